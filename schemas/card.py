@@ -1,0 +1,89 @@
+"""The model bundle: a folder that holds both models and says what they are.
+
+    bundle/
+        card.json           this module's `ModelCard`
+        binary.json         Keras functional config of the binary model (graph only)
+        binary.npz          its weights, float16, keyed by Keras variable path
+        multilabel.json     the same of the 15-label model
+        multilabel.npz
+        golden.npz          "inputs" uint8 (N, size, size, 3); "binary" float32 (N,); "findings" float32 (N, 15):
+                            logits before calibration
+
+Each graph takes uint8 (batch, size, size, 3) and gives two outputs: "logits" float32 (batch, K), K = 1 or 15, and
+"maps" float32 (batch, h, w, K), the exact class activation maps (global average pooling, then one dense layer:
+Zhou et al., CVPR 2016). ImageNet scaling is inside the graph. One set of weights serves both runtimes.
+`model_id` is the content address: the first 16 hex digits of SHA-256 over the sorted "name:sha256" lines of `files`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from schemas.errors import BundleInvalid
+from schemas.findings import LABELS, Label
+
+CARD: Final = "card.json"
+GOLDEN: Final = "golden.npz"
+MODELS: Final = ("binary", "multilabel")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Platt scaling on the logit z: p = 1 / (1 + exp(-(scale * z + offset)))."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What a bundle says of itself. `thresholds` and `calibration` are keyed by NIH label, and "binary"."""
+
+    name: str
+    version: str
+    architecture: str  # "densenet121"
+    input_size: int  # pixels, square
+    labels: tuple[Label, ...]
+    recipe_fingerprint: str  # of `worker.tensor.recipe`
+    files: Mapping[str, str]  # file name -> SHA-256
+    thresholds: Mapping[str, float]  # operating points, on calibrated probabilities
+    calibration: Mapping[str, Calibration]
+    split_hash: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)  # data, preset, epochs, seed, code version
+    intended_use: str = "Research and demonstration. Not a medical device; not for clinical use."
+    limits: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+    provenance: str = ""
+
+    def to_json(self) -> str:
+        """Sorted, indented JSON that `read_card` takes back."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of the bundle in `folder`.
+
+    Raises
+    ------
+    BundleInvalid
+        No card, not JSON, a field missing or unknown, or labels in another order than `LABELS`.
+    """
+    path = folder / CARD
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw["labels"] = tuple(Label(x) for x in raw["labels"])
+        raw["limits"] = tuple(raw.get("limits", ()))
+        raw["calibration"] = {k: Calibration(**v) for k, v in raw["calibration"].items()}
+        card = ModelCard(**raw)
+    except OSError as error:
+        raise BundleInvalid(f"{path}: cannot be read ({error.strerror}); is this a model bundle?") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleInvalid(f"{path}: not a model card ({error})") from error
+    if card.labels != LABELS:
+        raise BundleInvalid(f"{path}: labels are not the 15 of NIH in the order of schemas.findings.LABELS")
+    return card

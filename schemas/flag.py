@@ -1,0 +1,55 @@
+"""The urgency record of a study, as it is told to the world: one record, every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from schemas.decision import Reason, Urgency
+from schemas.findings import Label
+from schemas.identity import InstanceRef, StudyContext
+from schemas.not_analysed import NotAnalysed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmResult:
+    """One film of the study: read (probabilities) or not analysed (code), never both."""
+
+    instance: InstanceRef
+    binary: float | None = None
+    findings: Mapping[Label, float] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
+    not_analysed: NotAnalysed | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flag:
+    """Revision `revision` of the study's urgency. Revisions start at 1; urgency only rises."""
+
+    study_uid: str
+    revision: int
+    urgency: Urgency
+    reasons: tuple[Reason, ...]
+    films: tuple[FilmResult, ...]
+    context: StudyContext
+    model_id: str
+    model_name: str
+    model_version: str
+    decided_at: datetime  # aware
+    predecessor: int | None = None  # the last revision that this destination has taken
+
+    def __post_init__(self) -> None:
+        if self.decided_at.tzinfo is None:
+            raise ValueError("decided_at: naive datetime")
+        if self.revision < 1:
+            raise ValueError("revision starts at 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """A destination's word that it has the flag: the identifier of what was sent, and the proof."""
+
+    object_id: str
+    proof: str  # e.g. "C-STORE 0x0000"

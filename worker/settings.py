@@ -1,0 +1,221 @@
+"""Configuration: one TOML file, environment over it (`HILUM_DICOM__PORT=11113`), read once into a frozen tree.
+
+The only module that looks at the environment. Every fault is reported at once, each with its key.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from schemas.decision import Policy, Rule, Urgency
+from schemas.errors import ConfigurationError
+from schemas.findings import FINDINGS, Label
+from schemas.gate import GateRules
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 6.2, VR AE: 16 characters at most, no backslash, no control characters, not only spaces.
+    value = value.strip()
+    if not value or len(value) > 16 or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, none of them a backslash")
+    return value
+
+
+def _urgency(value: object) -> object:
+    if isinstance(value, str) and value in Urgency.__members__:
+        return Urgency[value]
+    if isinstance(value, Urgency):
+        return value
+    raise ValueError(f"one of {', '.join(u.name for u in reversed(Urgency))}")
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+UrgencyName = Annotated[Urgency, BeforeValidator(_urgency)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Caller(_Section):
+    """One line of the allow-list: a calling AE title, an address or network (CIDR), or both."""
+
+    ae_title: str = "*"
+    address: str = "0.0.0.0/0"
+
+
+class LocalAE(_Section):
+    """A further AE title that the same port answers to, with its own settings."""
+
+    ae_title: AETitle
+    order_urgency: UrgencyName = Urgency.ROUTINE  # films that arrive here are read no later than this
+    accept: list[Caller] = []  # overrides [dicom] accept when not empty
+
+
+class Dicom(_Section):
+    """The listener."""
+
+    ae_title: AETitle = "HILUM"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    also: list[LocalAE] = []
+    accept: list[Caller] = []  # empty: whoever calls one of our AE titles
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 128 * 1024
+    network_timeout: Annotated[float, Field(gt=0)] = 60.0
+    acse_timeout: Annotated[float, Field(gt=0)] = 30.0
+    dimse_timeout: Annotated[float, Field(gt=0)] = 30.0
+
+
+class Database(_Section):
+    url: str = "sqlite:///var/hilum.db"
+
+
+class SpoolSettings(_Section):
+    path: Path = Path("var/spool")
+    watermark_mib: Annotated[int, Field(ge=0)] = 1024  # refuse new films below this much free space
+    keep_days: Annotated[float, Field(ge=0)] = 7.0  # after the study is final; 0 keeps for ever
+
+
+class Web(_Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Model(_Section):
+    bundle: str = "starter"
+    runtime: Literal["auto", "tensorflow", "openvino"] = "auto"
+    store: Path = Path("var/models")
+    threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as there are cores
+    max_batch: Annotated[int, Field(ge=1, le=64)] = 8
+    gather_ms: Annotated[float, Field(ge=0)] = 2.0
+
+
+class Reading(_Section):
+    workers: Annotated[int, Field(ge=1)] = 3  # films in hand at once in this process
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    attempts: Annotated[int, Field(ge=1)] = 3  # a film that kills its reader this often is set aside as failed
+    quiet_seconds: Annotated[float, Field(gt=0)] = 120.0  # then the study is final
+
+
+class RuleSetting(_Section):
+    urgency: UrgencyName
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["card"] = "card"
+
+
+class PolicySettings(_Section):
+    """`[policy.findings.Pneumothorax] urgency = "STAT"`; see `schemas.decision.Policy` for the defaults."""
+
+    findings: dict[Label, RuleSetting] | None = None
+    binary: RuleSetting | None = None
+    on_disagreement: Literal["flag", "hold"] = "flag"
+
+    @model_validator(mode="after")
+    def _findings_only(self) -> PolicySettings:
+        if self.findings and Label.NO_FINDING in self.findings:
+            raise ValueError(f'"No Finding" is no finding; choose among {", ".join(FINDINGS)}')
+        return self
+
+    def policy(self) -> Policy:
+        """The frozen table that the corridor decides by."""
+        rules: dict[str, Any] = {}
+        if self.findings is not None:
+            rules["findings"] = {
+                label: Rule(urgency=rule.urgency, threshold=rule.threshold) for label, rule in self.findings.items()
+            }
+        if self.binary is not None:
+            rules["binary"] = Rule(urgency=self.binary.urgency, threshold=self.binary.threshold)
+        return Policy(on_disagreement=self.on_disagreement, **rules)
+
+
+class Destination(_Section):
+    """Who is told. `dicom-sr` needs ae_title, host and port; `paper` writes what would be sent to `folder`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    kind: Literal["dicom-sr", "paper"]
+    when: Literal["analysed", "flagged"] = "flagged"
+    ae_title: AETitle | None = None
+    host: str = "127.0.0.1"
+    port: Port | None = None
+    calling_ae_title: AETitle | None = None  # default: [dicom] ae_title
+    timeout: Annotated[float, Field(gt=0)] = 10.0
+    folder: Path = Path("var/paper")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Destination:
+        if self.kind == "dicom-sr" and (self.ae_title is None or self.port is None):
+            raise ValueError("kind dicom-sr needs ae_title and port")
+        return self
+
+
+class Settings(BaseSettings):
+    """The whole tree. Paths are relative to the working directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HILUM_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    dicom: Dicom = Dicom()
+    database: Database = Database()
+    spool: SpoolSettings = SpoolSettings()
+    web: Web = Web()
+    model: Model = Model()
+    gate: GateRules = GateRules()
+    reading: Reading = Reading()
+    policy: PolicySettings = PolicySettings()
+    destinations: list[Destination] = []
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file: the file comes in as the init arguments."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        titles = [self.dicom.ae_title, *(ae.ae_title for ae in self.dicom.also)]
+        names = [d.name for d in self.destinations]
+        for what, values in (("dicom.also", titles), ("destinations", names)):
+            twice = {v for v in values if values.count(v) > 1}
+            if twice:
+                raise ValueError(f"{what}: used twice: {', '.join(sorted(twice))}")
+        return self
+
+
+def load(path: Path | None) -> Settings:
+    """Settings from the TOML file at `path` (or defaults) under the environment.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read or parsed, or any value is wrong: one line per fault, each with its key.
+    """
+    try:
+        values = {} if path is None else tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        source = path or "environment"
+        raise ConfigurationError(f"{source}: {len(lines)} fault(s)\n" + "\n".join(lines)) from error
