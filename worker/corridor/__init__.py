@@ -1,0 +1,1 @@
+"""The product in three stories, each readable on one screen: `intake`, `reading`, `delivery`."""
