@@ -3,7 +3,7 @@
     bundle/
         card.json           this module's `ModelCard`
         binary.json         Keras functional config of the binary model (graph only)
-        binary.npz          its weights, float16, keyed by Keras variable path
+        binary.npz          its weights, keyed by Keras variable path: kernels float16, vectors float32
         multilabel.json     the same of the 15-label model
         multilabel.npz
         golden.npz          "inputs" uint8 (N, size, size, 3); "binary" float32 (N,); "findings" float32 (N, 15):
@@ -12,11 +12,13 @@
 Each graph takes uint8 (batch, size, size, 3) and gives two outputs: "logits" float32 (batch, K), K = 1 or 15, and
 "maps" float32 (batch, h, w, K), the exact class activation maps (global average pooling, then one dense layer:
 Zhou et al., CVPR 2016). ImageNet scaling is inside the graph. One set of weights serves both runtimes.
-`model_id` is the content address: the first 16 hex digits of SHA-256 over the sorted "name:sha256" lines of `files`.
+`model_id` is the content address: the first 16 hex digits of SHA-256 over the sorted "name:sha256" lines of `files`
+(every file but the card).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -63,6 +65,12 @@ class ModelCard:
     def to_json(self) -> str:
         """Sorted, indented JSON that `read_card` takes back."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+def model_id(card: ModelCard) -> str:
+    """Content address of a bundle, 16 hex digits: the same files are the same model, whatever the card says."""
+    lines = "".join(f"{name}:{digest}\n" for name, digest in sorted(card.files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -1,0 +1,1 @@
+"""Training: from NIH's films to a model bundle. The worker knows nothing of it."""
