@@ -1,0 +1,137 @@
+"""`hilum demo`: the whole corridor on one machine, with phantoms for patients and a small PACS to hear of them."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli import worklist
+from worker.cli.options import clear_errors, console
+from worker.settings import Settings, load
+
+
+def free_port(host: str, wanted: int) -> int:
+    """`wanted` when nobody listens there, else one that the system picks."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no free port")
+
+
+CONFIG = """\
+# Written by `hilum demo`; every command takes it with --config.
+[dicom]
+port = {dicom}
+
+[database]
+url = "sqlite:///{folder}/hilum.db"
+
+[spool]
+path = "{folder}/spool"
+watermark_mib = 256
+
+[web]
+port = {web}
+
+[reading]
+quiet_seconds = 30
+
+[[destinations]]
+name = "pacs"
+kind = "dicom-sr"
+when = "analysed"
+ae_title = "PACS"
+port = {pacs}
+"""
+
+
+def write_config(folder: Path) -> Path:
+    """`hilum.toml` for this run in `folder`, on the usual ports where they are free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    host = "127.0.0.1"
+    config = folder / "hilum.toml"
+    ports = {"dicom": free_port(host, 11112), "web": free_port(host, 8080), "pacs": free_port(host, 11113)}
+    config.write_text(CONFIG.format(folder=folder.resolve(), **ports), encoding="utf-8")
+    return config
+
+
+@clear_errors
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demonstration keeps its files.")] = Path("var/demo"),
+    once: Annotated[
+        bool, typer.Option("--once", help="Send the phantoms, wait for their flags, print, and end.")
+    ] = False,
+) -> None:
+    """Start everything on this machine: worker, page, a receiving PACS; send phantom studies; show where to look.
+
+    The films are drawn by code: nobody's patient data is used. Ctrl-C ends it; run it again and it goes on.
+    """
+    from worker.assemble import Worker, database
+    from worker.simulate import modality, phantom
+    from worker.simulate.pacs import Pacs
+    from worker.watch.logs import configure
+
+    config = write_config(folder)
+    settings = load(config)
+    database(settings).migrate()
+    configure("WARNING")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    (destination,) = settings.destinations
+    assert destination.port is not None  # noqa: S101  set below
+    pacs = Pacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=destination.port)
+    pacs.start()
+    with console.status("loading the models"):
+        worker = Worker(settings)
+        worker.start()
+    try:
+        films = phantom.write_demo_films(folder / "films")
+        dicom = settings.dicom
+        sent = modality.send(films, dicom.ae_title, dicom.host, dicom.port, "PHANTOM-CR")
+        faults = [s for s in sent if s.error]
+        for s in faults:
+            console.print(f"[red]not taken[/] {s.path.name}: {s.error}", highlight=False)
+        _show(settings, config, pacs.folder, len(sent) - len(faults))
+        if once:
+            until = time.monotonic() + 60
+            while len(pacs.stored) == 0 or (worker.outbox.waiting() and time.monotonic() < until):
+                time.sleep(0.1)
+            worklist.worklist(config)
+        else:
+            stopping.wait()
+    finally:
+        worker.stop()
+        pacs.stop()
+
+
+def _show(settings: Settings, config: Path, pacs: Path, taken: int) -> None:
+    dicom, web = settings.dicom, settings.web
+    peer = f"{dicom.ae_title}@{dicom.host}:{dicom.port}"
+    console.print(
+        f"""
+[bold]hilum is running.[/] {taken} phantom films were sent by C-STORE; their flags are on the worklist.
+
+  the worklist           http://{web.host}:{web.port}/
+  or in a terminal       .venv/bin/hilum worklist --config {config}
+  send your own films    .venv/bin/hilum send FILE_OR_FOLDER --to {peer}
+                         /usr/bin/storescu -aec {dicom.ae_title} {dicom.host} {dicom.port} FILE
+  score without sending  .venv/bin/hilum predict FILE
+  what the PACS got      {pacs}
+
+Not a medical device. A film without a flag is not an all-clear. Ctrl-C ends it.
+""",
+        highlight=False,
+        soft_wrap=True,
+    )
