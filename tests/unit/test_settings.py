@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.decision import Urgency
+from schemas.errors import ConfigurationError
+from schemas.findings import Label
+from worker.settings import load
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "hilum.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_a_working_configuration() -> None:
+    settings = load(None)
+    assert (settings.dicom.ae_title, settings.dicom.port, settings.web.port) == ("HILUM", 11112, 8080)
+    assert settings.policy.policy().findings[Label.PNEUMOTHORAX].urgency is Urgency.STAT
+
+
+def test_every_fault_is_named_with_its_key_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [dicom]
+        ae_title = "A TITLE THAT IS TOO LONG"
+        prot = 1
+        [web]
+        port = 99999
+        [policy.findings.Pneumothorax]
+        urgency = "NOW"
+        [[destinations]]
+        name = "pacs"
+        kind = "dicom-sr"
+        """,
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    words = str(caught.value)
+    for key in ("dicom.ae_title", "dicom.prot", "web.port", "policy.findings.Pneumothorax.urgency", "destinations.0"):
+        assert key in words
+    assert "5 fault(s)" in words
+    assert "STAT, URGENT, ROUTINE" in words
+
+
+def test_the_environment_comes_before_the_file_and_keeps_the_rest_of_the_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILUM_DICOM__PORT", "4242")
+    path = write(tmp_path, '[dicom]\nae_title = "GATE"\nport = 1\n')
+    settings = load(path)
+    assert (settings.dicom.ae_title, settings.dicom.port) == ("GATE", 4242)
+
+
+def test_the_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, '[policy.findings."Mass"]\nurgency = "URGENT"\nthreshold = 0.4\n')
+    findings = load(path).policy.policy().findings
+    assert set(findings) == {Label.MASS}
+    assert findings[Label.MASS].threshold == 0.4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[dicom\n",
+        '[policy.findings."No Finding"]\nurgency = "STAT"\n',
+        '[[dicom.also]]\nae_title = "HILUM"\n',
+        '[[destinations]]\nname = "a"\nkind = "paper"\n[[destinations]]\nname = "a"\nkind = "paper"\n',
+    ],
+)
+def test_contradictions_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        load(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        load(Path("nowhere.toml"))
