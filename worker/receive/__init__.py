@@ -1,0 +1,1 @@
+"""The DICOM door: associations, negotiation, and C-STORE as a stream of raw bytes."""

@@ -1,0 +1,1 @@
+"""Where received bytes rest: safe before they are acknowledged, named by their content."""
