@@ -44,7 +44,7 @@ class Code:
     meaning: str
 
 
-# SNOMED CT (designator SCT), RadLex (RADLEX) codes of the findings; the words are the terminology's own.
+# SNOMED CT codes (designator SCT) of the findings; the words are the terminology's own.
 SNOMED: Final[dict[Label, Code]] = {
     Label.ATELECTASIS: Code("46621007", "SCT", "Atelectasis"),
     Label.CARDIOMEGALY: Code("8186001", "SCT", "Cardiomegaly"),
@@ -56,8 +56,8 @@ SNOMED: Final[dict[Label, Code]] = {
     Label.HERNIA: Code("39839004", "SCT", "Diaphragmatic hernia"),
     Label.INFILTRATION: Code("409609008", "SCT", "Radiologic infiltrate of lung"),
     Label.MASS: Code("309529002", "SCT", "Lung mass"),
-    Label.NODULE: Code("427359005", "SCT", "Solitary nodule of lung"),
-    Label.PLEURAL_THICKENING: Code("64627004", "SCT", "Pleural thickening"),
+    Label.NODULE: Code("786838002", "SCT", "Nodule of lung"),
+    Label.PLEURAL_THICKENING: Code("301256004", "SCT", "Pleura finding"),  # the nearest wider concept that is sure
     Label.PNEUMONIA: Code("233604007", "SCT", "Pneumonia"),
     Label.PNEUMOTHORAX: Code("36118008", "SCT", "Pneumothorax"),
 }

@@ -39,6 +39,7 @@ class Flag:
     model_version: str
     decided_at: datetime  # aware
     predecessor: int | None = None  # the last revision that this destination has taken
+    predecessor_model_id: str = ""  # the model that made it; empty: the same one
 
     def __post_init__(self) -> None:
         if self.decided_at.tzinfo is None:

@@ -1,0 +1,370 @@
+"""A flag as a structured report: Comprehensive SR (PS3.3 A.35.3), template TID 1500 (PS3.16), by highdicom.
+
+Built from the flag alone; the film's file is not opened. The report says what the site's policy raised, and of the
+other films that they were read, or why not. Probabilities that the policy is silent on stay in the record: the report
+of a triage device names the findings of its policy and no others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Final, NamedTuple
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodeContentItem,
+    CodedConcept,
+    ComprehensiveSR,
+    ContainerContentItem,
+    DeviceObserverIdentifyingAttributes,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom import dcmread, dcmwrite
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
+from pydicom.uid import UID, ComprehensiveSRStorage, DigitalXRayImageStorageForPresentation
+
+from schemas.decision import Reason, Urgency
+from schemas.findings import SNOMED, Code, Label
+from schemas.flag import FilmResult, Flag
+from schemas.identity import StudyContext
+from schemas.not_analysed import WORDS, NotAnalysed
+from worker import __version__
+from worker.notify.forms import Form, encode, item, sequence
+from worker.notify.uids import derive_uid, sr_instance_uid, sr_series_uid
+from worker.notify.wording import NOTHING_RAISED, sentences
+
+# High, so that no viewer that sorts by number opens the study with the report in place of the film.
+SERIES_NUMBER: Final = 9901
+SERIES_DESCRIPTION: Final = "hilum triage, not for diagnosis"
+
+_URGENCY: Final = {
+    Urgency.STAT: Code("49499008", "SCT", "Stat"),
+    Urgency.URGENT: Code("103391001", "SCT", "Urgent"),
+    Urgency.ROUTINE: Code("50811001", "SCT", "Routine"),
+}
+_ANY_FINDING: Final = Code("118247008", "SCT", "Radiologic finding")  # what the binary model says
+_PRIORITY: Final = CodedConcept("260870009", "SCT", "Priority")
+_CHEST_FILM: Final = CodedConcept("399208008", "SCT", "Plain chest X-ray")
+_QUALITATIVE_EVALUATIONS: Final = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
+
+# Placeholders of the printed forms: keyword of the element, and a value that stands nowhere else in a report.
+_GAPS: Final = {
+    "identifier": ("TextValue", "?identifier?"),
+    "uid": ("UID", "2.25.1"),
+    "probability": ("NumericValue", "987654321.0"),
+    "text": ("TextValue", "?text?"),
+    "sop_class": ("ReferencedSOPClassUID", "2.25.2"),
+    "sop_uid": ("ReferencedSOPInstanceUID", "2.25.3"),
+    **{
+        f"{what}_{part}": (keyword, f"?{what[0]}-{part}?")
+        for what in ("finding", "priority")
+        for part, keyword in (
+            ("value", "CodeValue"),
+            ("scheme", "CodingSchemeDesignator"),
+            ("meaning", "CodeMeaning"),
+        )
+    },
+}
+
+_DATE: Final = re.compile(r"\d{8}")  # PS3.5 6.2, VR DA
+_TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?")  # VR TM
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\\]")  # the backslash separates values; ESC would switch the repertoire
+
+
+def build_sr(flag: Flag) -> Dataset:
+    """The report of one revision of a study's urgency, in Explicit VR Little Endian with File Meta Information.
+
+    Equal flags give equal data sets, byte for byte. Dates and times are local to this machine, as a modality's are.
+    Text is in UTF-8 (ISO_IR 192), whatever the film was in. Identifiers that a PACS matches by are carried through
+    as sent, even where they are longer than their VR allows.
+    """
+    printed = _printed(flag.model_name, flag.model_version, flag.model_id)
+    sop_uid = sr_instance_uid(flag.study_uid, flag.model_id, flag.revision)
+    decided = flag.decided_at.astimezone()
+    date, time = f"{decided:%Y%m%d}", f"{decided:%H%M%S.%f}"
+
+    document = printed.document[:]  # a data set of its own, of the same elements, still encoded
+    document.file_meta = deepcopy(printed.document.file_meta)
+    document.file_meta.MediaStorageSOPInstanceUID = UID(sop_uid)
+    elements = {
+        **_patient_and_study(flag.context),
+        "SpecificCharacterSet": "ISO_IR 192",
+        "StudyInstanceUID": flag.study_uid,
+        "SeriesInstanceUID": sr_series_uid(flag.study_uid, flag.model_id),
+        "SOPInstanceUID": sop_uid,
+        "InstanceNumber": str(flag.revision),
+        "InstanceCreationDate": date,
+        "InstanceCreationTime": time,
+        "ContentDate": date,
+        "ContentTime": time,
+    }
+    for keyword, value in elements.items():
+        # As sent: pydicom would warn of an odd value, and its warning quotes the patient.
+        document.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=IGNORE))
+    document.CurrentRequestedProcedureEvidenceSequence = _references(flag.study_uid, map(_instance, flag.films))
+    if flag.predecessor is not None:
+        model_id = flag.predecessor_model_id or flag.model_id
+        before = _Instance(
+            series_uid=sr_series_uid(flag.study_uid, model_id),
+            sop_class=ComprehensiveSRStorage,
+            sop_uid=sr_instance_uid(flag.study_uid, model_id, flag.predecessor),
+        )
+        document.PredecessorDocumentsSequence = _references(flag.study_uid, [before])
+    content = printed.content(flag)
+    tag = Tag("ContentSequence")
+    document[tag] = RawDataElement(tag, "SQ", len(content), content, 0, False, True)
+    return document
+
+
+class _Instance(NamedTuple):
+    series_uid: str
+    sop_class: str
+    sop_uid: str
+
+
+def _instance(film: FilmResult) -> _Instance:
+    return _Instance(film.instance.series_uid, film.instance.sop_class, film.instance.sop_uid)
+
+
+def _references(study_uid: str, instances: Iterable[_Instance]) -> list[Dataset]:
+    """One item of the Hierarchical SOP Instance Reference Macro (PS3.3 C.17.2.1)."""
+    by_series: dict[str, list[Dataset]] = {}
+    for instance in dict.fromkeys(instances):
+        reference = Dataset()
+        reference.add(DataElement("ReferencedSOPClassUID", "UI", instance.sop_class, validation_mode=IGNORE))
+        reference.add(DataElement("ReferencedSOPInstanceUID", "UI", instance.sop_uid, validation_mode=IGNORE))
+        by_series.setdefault(instance.series_uid, []).append(reference)
+    study = Dataset()
+    study.add(DataElement("StudyInstanceUID", "UI", study_uid, validation_mode=IGNORE))
+    study.ReferencedSeriesSequence = []
+    for series_uid, references in by_series.items():
+        series = Dataset()
+        series.add(DataElement("SeriesInstanceUID", "UI", series_uid, validation_mode=IGNORE))
+        series.ReferencedSOPSequence = references
+        study.ReferencedSeriesSequence.append(series)
+    return [study]
+
+
+def _patient_and_study(context: StudyContext) -> dict[str, str]:
+    """Patient and General Study Module; what is no date, time or sex of the standard's is left empty (type 2)."""
+    elements = {
+        "PatientName": _text(context.patient_name),
+        "PatientID": _text(context.patient_id),
+        "PatientBirthDate": context.patient_birth_date if _DATE.fullmatch(context.patient_birth_date) else "",
+        "PatientSex": context.patient_sex if context.patient_sex in {"M", "F", "O"} else "",
+        "StudyDate": context.study_date if _DATE.fullmatch(context.study_date) else "",
+        "StudyTime": context.study_time if _TIME.fullmatch(context.study_time) else "",
+        "StudyID": _text(context.study_id),
+        "AccessionNumber": _text(context.accession_number),
+        "ReferringPhysicianName": _text(context.referring_physician_name),
+    }
+    optional = {
+        "IssuerOfPatientID": _text(context.issuer_of_patient_id),
+        "StudyDescription": _text(context.study_description),
+        "InstitutionName": _text(context.institution_name),
+    }
+    return elements | {keyword: value for keyword, value in optional.items() if value}
+
+
+def _text(value: str) -> str:
+    # A lone surrogate (bytes that were no text in the film's character set) has no UTF-8.
+    return _CONTROL.sub(" ", value).encode("utf-8", "replace").decode("utf-8").strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Printed:
+    """What the reports of one model have in common: a document, and the forms that its content is made of."""
+
+    document: Dataset
+    context: bytes  # language, observer, procedure reported
+    measurements: bytes  # containers without what is in them
+    group: bytes
+    evaluations: bytes
+    finding: Form
+    tracking: Form  # of a group without a finding
+    image: Form
+    priority: Form
+    comment: Form
+
+    def content(self, flag: Flag) -> bytes:
+        """The items of the root's Content Sequence."""
+        evaluations = self.priority.fill(**_code("priority", _URGENCY[flag.urgency]))
+        evaluations += b"".join(self.comment.fill(text=sentence) for sentence in sentences(flag))
+        return (
+            self.context
+            + _container(self.measurements, b"".join(self._groups(flag)))
+            + _container(self.evaluations, evaluations)
+        )
+
+    def _groups(self, flag: Flag) -> Iterator[bytes]:
+        """TID 1501 for every finding that a film was raised for, then the other films by what became of them."""
+        said = set()
+        for film in flag.films:
+            for reason in film.reasons:
+                said.add(reason.finding)
+                yield self._finding(flag, reason, [film])
+        for reason in flag.reasons:
+            if reason.finding not in said:  # of a film that has since been read again
+                yield self._finding(flag, reason, [])
+
+        others: dict[NotAnalysed | None, list[FilmResult]] = {}
+        for film in flag.films:
+            if not film.reasons:
+                others.setdefault(film.not_analysed, []).append(film)
+        for code, films in others.items():
+            words = f"Not analysed: {WORDS[code]}" if code else NOTHING_RAISED
+            uid = derive_uid("tracking", flag.study_uid, flag.model_id, code or "read")
+            tracking = self.tracking.fill(identifier=code.value if code else "read", uid=uid)
+            yield self._group(tracking, words, films)
+
+    def _finding(self, flag: Flag, reason: Reason, films: Sequence[FilmResult]) -> bytes:
+        finding = SNOMED[Label(reason.finding)] if reason.finding in SNOMED else _ANY_FINDING
+        on = [film.instance.sop_uid for film in films]
+        filled = self.finding.fill(
+            identifier=reason.finding,
+            uid=derive_uid("tracking", flag.study_uid, flag.model_id, reason.finding, *on),
+            probability=f"{reason.probability:.4f}",
+            **_code("finding", finding),
+            **_code("priority", _URGENCY[reason.urgency]),
+        )
+        return self._group(filled, reason.words, films)
+
+    def _group(self, filled: bytes, words: str, films: Sequence[FilmResult]) -> bytes:
+        images = b"".join(
+            self.image.fill(sop_class=film.instance.sop_class, sop_uid=film.instance.sop_uid)
+            for film in films
+            if "Image Storage" in UID(film.instance.sop_class).name  # IMAGE refers to images alone, PS3.3 C.17.3.2.3
+        )
+        return _container(self.group, filled + self.comment.fill(text=words) + images)
+
+
+@lru_cache(maxsize=4)  # one model is served, a second while it is being replaced
+def _printed(model_name: str, model_version: str, model_id: str) -> _Printed:
+    """Builds a report of a placeholder study by highdicom and takes it apart. Some 100 ms, once for every model."""
+    algorithm = AlgorithmIdentification(
+        name=model_name,
+        version=model_version,
+        manufacturer="hilum",
+        parameters=[f"model id {model_id}"],
+        family=codes.cid7162.ArtificialIntelligence,
+    )
+    tracking = TrackingIdentifier(identifier=_GAPS["identifier"][1], uid=_GAPS["uid"][1])
+    group = MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        finding_type=_gap_code("finding"),
+        algorithm_id=algorithm,
+        measurements=[
+            Measurement(name=codes.DCM.Probability, value=int(float(_GAPS["probability"][1])), unit=codes.UCUM.NoUnits)
+        ],
+        qualitative_evaluations=[QualitativeEvaluation(_PRIORITY, _gap_code("priority"))],
+    )
+    bare = MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, algorithm_id=algorithm)
+    report = MeasurementReport(
+        observation_context=ObservationContext(
+            observer_device_context=ObserverContext(
+                observer_type=codes.DCM.Device,
+                observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+                    uid=derive_uid("device", model_id),
+                    name="hilum",
+                    manufacturer_name="hilum",
+                    model_name=f"{model_name} {model_version}",
+                    serial_number=model_id,
+                ),
+            )
+        ),
+        procedure_reported=_CHEST_FILM,
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    document = ComprehensiveSR(
+        evidence=[_placeholder_film()],
+        content=report,
+        series_instance_uid="0.0",
+        series_number=SERIES_NUMBER,
+        series_description=SERIES_DESCRIPTION,
+        sop_instance_uid="0.0",
+        instance_number=1,
+        manufacturer="hilum",
+        manufacturer_model_name="hilum",
+        software_versions=__version__,
+        device_serial_number=model_id,
+        is_complete=True,
+        specific_character_set="ISO_IR 192",
+    )
+    # highdicom signs with the time of day, and the same flag must give the same bytes.
+    del document.ContributingEquipmentSequence[0].ContributionDateTime
+
+    *context, measurements = document.ContentSequence
+    del document.ContentSequence
+    return _Printed(
+        document=_reread(document),
+        context=_items(context),
+        measurements=_shell(measurements),
+        group=_shell(group[0]),
+        evaluations=encode(ContainerContentItem(_QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")),
+        finding=_form(group[0].ContentSequence),
+        tracking=_form(bare[0].ContentSequence),
+        image=_form([SourceImageForMeasurementGroup(_GAPS["sop_class"][1], _GAPS["sop_uid"][1])]),
+        priority=_form([CodeContentItem(_PRIORITY, _gap_code("priority"), "CONTAINS")]),
+        comment=_form([TextContentItem(codes.DCM.Comment, _GAPS["text"][1], "CONTAINS")]),
+    )
+
+
+def _gap_code(what: str) -> CodedConcept:
+    return CodedConcept(*(_GAPS[f"{what}_{part}"][1] for part in ("value", "scheme", "meaning")))
+
+
+def _code(what: str, code: Code) -> dict[str, str]:
+    return {f"{what}_value": code.value, f"{what}_scheme": code.scheme, f"{what}_meaning": code.meaning}
+
+
+def _items(content: Iterable[Dataset]) -> bytes:
+    return b"".join(item(encode(dataset)) for dataset in content)
+
+
+def _form(content: Iterable[Dataset]) -> Form:
+    return Form(_items(content), _GAPS)
+
+
+def _shell(container: Dataset) -> bytes:
+    empty = container[:]
+    del empty.ContentSequence
+    return encode(empty)
+
+
+def _container(shell: bytes, content: bytes) -> bytes:
+    return item(shell + sequence("ContentSequence", content))  # the last element of a container by its tag
+
+
+def _reread(document: Dataset) -> Dataset:
+    """The same document with its elements left encoded, so that they need not be encoded again every time."""
+    stream = BytesIO()
+    dcmwrite(stream, document)
+    return dcmread(BytesIO(stream.getvalue()))
+
+
+def _placeholder_film() -> Dataset:
+    film = Dataset()
+    film.StudyInstanceUID = film.SeriesInstanceUID = film.SOPInstanceUID = "2.25.0"
+    film.SOPClassUID = DigitalXRayImageStorageForPresentation
+    for keyword in _patient_and_study(StudyContext()):
+        setattr(film, keyword, "")
+    return film
