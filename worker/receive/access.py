@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -86,11 +86,14 @@ def too_many(limit: int) -> Refusal:
     )
 
 
-def titles_of(request: bytes | bytearray | memoryview) -> Iterator[str]:
+def titles_of(request: bytes | bytearray | memoryview) -> tuple[str, str]:
     """Called and calling AE title of an encoded A-ASSOCIATE-RQ (PS3.8 9.3.2), readable whatever they hold."""
-    for at in (10, 26):
-        text = bytes(request[at : at + 16]).replace(b"\0", b" ").decode("latin-1")
-        yield "".join(c if c.isascii() and c.isprintable() else "?" for c in text).strip()
+    return _title(request[10:26]), _title(request[26:42])
+
+
+def _title(raw: bytes | bytearray | memoryview) -> str:
+    text = bytes(raw).replace(b"\0", b" ").decode("latin-1")
+    return "".join(c if c.isascii() and c.isprintable() and c != "\\" else "?" for c in text).strip()
 
 
 def _address(text: str) -> object:
