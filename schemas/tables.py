@@ -1,0 +1,212 @@
+"""The database: what was received, what was said of it, and what has to be told. The database is the queue.
+
+    studies ──< jobs ──< predictions        one job for each received version of an instance
+       └──────< revisions ──< outbox        one outbox row for each revision and destination
+    rejections                              who was turned away, once for each kind
+
+States and their moves are in `schemas.lifecycle`. Every time is aware and stored as UTC. Texts have no length
+limit: what a modality sends must not be able to make a row fail.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, ForeignKey, Index, Integer, Text, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in, aware UTC out, also on SQLite, which has no time zones. Naive ones are refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the driver's idea of UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows itself only in an INTEGER primary key
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Its metadata is what the migrations must arrive at."""
+
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy's own way to say it
+        datetime: UtcDateTime,
+        str: Text,
+        dict[str, Any]: Json,
+        list[Any]: Json,
+    }
+
+
+class Study(Base):
+    """Where a study stands, and its urgency. Writers lock this row first, then rows of its other tables."""
+
+    __tablename__ = "studies"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_uid: Mapped[str] = mapped_column(unique=True)
+    context: Mapped[dict[str, Any]]  # StudyContext
+    state: Mapped[str]  # StudyState
+    urgency: Mapped[int] = mapped_column(default=0)  # Urgency; only rises
+    reasons: Mapped[list[Any]]  # Reason, of the latest revision
+    revision: Mapped[int] = mapped_column(default=0)  # 0: nothing told yet
+    digest: Mapped[str | None]  # of the latest revision's content
+    received_at: Mapped[datetime]  # first film
+    last_received_at: Mapped[datetime]
+    decided_at: Mapped[datetime | None]  # latest revision
+    closed: Mapped[bool] = mapped_column(Boolean, default=False)  # off the worklist: its films were let go
+    changes: Mapped[int] = mapped_column(BigInteger, default=0)  # counts whatever the worklist may show
+
+    __table_args__ = (Index("ix_studies_state_last_received_at", "state", "last_received_at"),)
+
+
+Index(
+    "ix_studies_worklist",
+    Study.urgency.desc(),
+    Study.received_at,
+    Study.id,
+    sqlite_where=Study.closed.is_(False),
+    postgresql_where=Study.closed.is_(False),
+)
+
+
+class Job(Base):
+    """One received version of one instance, from door 1 to door 2."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    sop_uid: Mapped[str]
+    version: Mapped[int]
+    current: Mapped[bool] = mapped_column(Boolean)  # the latest version of its instance
+    digest: Mapped[str]  # SHA-256 of the encoded data set
+    path: Mapped[str | None]  # relative to the spool; None: let go
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    series_uid: Mapped[str]
+    sop_class: Mapped[str]
+    transfer_syntax: Mapped[str]
+    calling_ae: Mapped[str]
+    called_ae: Mapped[str]
+    address: Mapped[str]
+    order_urgency: Mapped[int]  # Urgency
+    state: Mapped[str]  # JobState
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    received_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    concluded_at: Mapped[datetime | None]
+    reading: Mapped[int] = mapped_column(default=0)  # number of the prediction that counts; 0: none
+    not_analysed: Mapped[str | None]  # NotAnalysed; a film with a code has no score
+    detail: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (
+        Index("uq_jobs_version", "study_id", "sop_uid", "version", unique=True),
+        Index("ix_jobs_study_state", "study_id", "state"),
+        Index("ix_jobs_path", "path"),
+    )
+
+
+Index("ix_jobs_queue", Job.state, Job.order_urgency.desc(), Job.received_at, Job.id)
+
+
+class PredictionRow(Base):
+    """What the models said of a film, each time that it was read; kept for ever."""
+
+    __tablename__ = "predictions"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    reading: Mapped[int] = mapped_column(primary_key=True)  # 1, 2, …
+    model_id: Mapped[str]
+    binary: Mapped[float]
+    findings: Mapped[dict[str, Any]]  # the 15 labels
+    thresholds: Mapped[dict[str, Any]]  # every threshold that was looked at
+    consistency: Mapped[str]  # Consistency
+    urgency: Mapped[int]  # Urgency
+    reasons: Mapped[list[Any]]  # Reason
+    remarks: Mapped[list[Any]]
+    timings_ms: Mapped[dict[str, Any]]
+    concluded_at: Mapped[datetime]
+
+
+class Revision(Base):
+    """One state of a study's urgency as it was told to the world; never changed."""
+
+    __tablename__ = "revisions"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    revision: Mapped[int]
+    urgency: Mapped[int]  # Urgency
+    snapshot: Mapped[dict[str, Any]]  # reasons, films and context as they were
+    digest: Mapped[str]
+    model_id: Mapped[str]
+    model_name: Mapped[str]
+    model_version: Mapped[str]
+    decided_at: Mapped[datetime]
+
+    __table_args__ = (Index("uq_revisions_revision", "study_id", "revision", unique=True),)
+
+
+class OutboxRow(Base):
+    """One revision on its way to one destination."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    revision_id: Mapped[int] = mapped_column(ForeignKey("revisions.id"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    revision: Mapped[int]
+    destination: Mapped[str]
+    urgency: Mapped[int]  # Urgency
+    state: Mapped[str]  # OutboxState
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+    object_id: Mapped[str | None]  # Receipt
+    proof: Mapped[str | None]  # Receipt
+    created_at: Mapped[datetime]  # when the revision was decided
+    sent_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("uq_outbox_delivery", "study_id", "destination", "revision", unique=True),)
+
+
+Index("ix_outbox_queue", OutboxRow.state, OutboxRow.destination, OutboxRow.urgency.desc(), OutboxRow.created_at)
+
+
+class RejectionRow(Base):
+    """Who was turned away and why; the same again only counts."""
+
+    __tablename__ = "rejections"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    calling_ae: Mapped[str]
+    called_ae: Mapped[str]
+    address: Mapped[str]
+    what: Mapped[str]
+    mend: Mapped[str]
+    count: Mapped[int] = mapped_column(BigInteger)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+
+    __table_args__ = (Index("uq_rejections_kind", "calling_ae", "called_ae", "address", "what", unique=True),)

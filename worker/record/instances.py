@@ -1,0 +1,174 @@
+"""Door 1: a received instance becomes a row, and only then is its sender told so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from schemas.decision import Urgency
+from schemas.identity import InstanceRef, Sender, StudyContext
+from schemas.lifecycle import JobState, StudyState
+from schemas.tables import Job, Study
+from worker.ports import SpooledFile
+from worker.record.database import Database
+from worker.record.rows import one_of, settle_studies, word
+from worker.record.shapes import clean, merge
+
+_STUDY: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid")).with_for_update()
+_NEW_STUDY: Final = insert(Study).returning(Study.id)
+_VERSIONS: Final = (
+    select(Job.id, Job.version, Job.digest, Job.path, Job.state)
+    .where(Job.study_id == bindparam("study_id"), Job.sop_uid == bindparam("sop_uid"))
+    .order_by(Job.version)
+)
+_OUTDATE: Final = (
+    update(Job)
+    .where(Job.study_id == bindparam("of_study"), Job.sop_uid == bindparam("of_instance"))
+    .values(current=False)
+)
+_NEW_JOB: Final = insert(Job).returning(Job.id)
+_ARRIVED: Final = (
+    update(Study)
+    .where(Study.id == bindparam("study_id"))
+    .values(
+        context=bindparam("b_context"),
+        state=word(StudyState.RECEIVING),
+        last_received_at=bindparam("b_received_at"),
+        closed=False,
+        changes=Study.changes + 1,
+    )
+)
+_AGAIN: Final = (
+    update(Study).where(Study.id == bindparam("study_id")).values(last_received_at=bindparam("b_received_at"))
+)
+_RESENT: Final = update(Job).where(Job.id == bindparam("job_id")).values(path=bindparam("b_path"))
+_CHANCE: Final = (
+    update(Job)
+    .where(Job.id == bindparam("job_id"), one_of(Job.state, [JobState.FAILED]))
+    .values(
+        state=word(JobState.SPOOLED),
+        attempts=0,
+        not_before=bindparam("b_received_at"),
+        not_analysed=None,
+        detail="",
+        concluded_at=None,
+    )
+)
+_PATHS: Final = select(Job.path).where(Job.path.is_not(None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Received:
+    """What the instance was to us: new, the same bytes again, or a further version of a known one."""
+
+    outcome: Literal["new", "same", "version"]
+    job_id: int
+    version: int  # from 1
+
+
+class Instances:
+    """What was received."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def receive(  # noqa: PLR0917  one call, read as a sentence
+        self,
+        instance: InstanceRef,
+        file: SpooledFile,
+        sender: Sender,
+        context: StudyContext,
+        order_urgency: Urgency,
+        received_at: datetime,
+    ) -> Received:
+        """Record the instance as waiting to be read; when this returns, the row is on the disk.
+
+        The same bytes again change nothing, except that a film that failed gets a fresh chance and bytes that
+        retention let go are known again. Other bytes under the same SOP Instance UID are a further version, and the
+        one that counts from now on. Versions are counted within the study: a modality that gives the same UID to
+        films of two studies has both read.
+
+        Raises
+        ------
+        RecordError
+            The row could not be committed.
+        """
+
+        def work(connection: Connection) -> Received:
+            study_id, known = self._study(connection, instance.study_uid, context, received_at)
+            versions = connection.execute(_VERSIONS, {"study_id": study_id, "sop_uid": instance.sop_uid}).all()
+            for job in versions:
+                if job.digest == file.sha256:
+                    return self._same(connection, study_id, job, file, received_at)
+            if versions:
+                connection.execute(_OUTDATE, {"of_study": study_id, "of_instance": instance.sop_uid})
+            version = versions[-1].version + 1 if versions else 1
+            job_id = connection.execute(
+                _NEW_JOB,
+                {
+                    "study_id": study_id,
+                    "sop_uid": instance.sop_uid,
+                    "version": version,
+                    "current": True,
+                    "digest": file.sha256,
+                    "path": file.path,
+                    "size": file.size,
+                    "series_uid": instance.series_uid,
+                    "sop_class": instance.sop_class,
+                    "transfer_syntax": instance.transfer_syntax,
+                    "calling_ae": clean(sender.calling_ae),
+                    "called_ae": clean(sender.called_ae),
+                    "address": clean(sender.address),
+                    "order_urgency": int(order_urgency),
+                    "state": JobState.SPOOLED.value,
+                    "not_before": received_at,
+                    "received_at": received_at,
+                },
+            ).scalar_one()
+            if known is not None:
+                connection.execute(
+                    _ARRIVED,
+                    {"study_id": study_id, "b_context": merge(known, context), "b_received_at": received_at},
+                )
+            return Received(outcome="version" if versions else "new", job_id=job_id, version=version)
+
+        return self._database.write(work)
+
+    def _study(
+        self, connection: Connection, study_uid: str, context: StudyContext, received_at: datetime
+    ) -> tuple[int, dict[str, Any] | None]:
+        """Id of the study, locked, and what was known of it; None when it is new."""
+        study = connection.execute(_STUDY, {"study_uid": study_uid}).one_or_none()
+        if study is not None:
+            return study.id, study.context
+        # Another process may do the same at this moment: one of the two meets the unique key and starts again.
+        study_id = connection.execute(
+            _NEW_STUDY,
+            {
+                "study_uid": study_uid,
+                "context": merge({}, context),
+                "state": StudyState.RECEIVING.value,
+                "reasons": [],
+                "received_at": received_at,
+                "last_received_at": received_at,
+            },
+        ).scalar_one()
+        return study_id, None
+
+    def _same(
+        self, connection: Connection, study_id: int, job: Any, file: SpooledFile, received_at: datetime
+    ) -> Received:
+        connection.execute(_AGAIN, {"study_id": study_id, "b_received_at": received_at})
+        if job.path is None:
+            connection.execute(_RESENT, {"job_id": job.id, "b_path": file.path})
+        if job.state == JobState.FAILED:
+            connection.execute(_CHANCE, {"job_id": job.id, "b_received_at": received_at})
+            settle_studies(connection, [study_id])
+        return Received(outcome="same", job_id=job.id, version=job.version)
+
+    def paths(self) -> set[str]:
+        """Files of the spool that a row points to."""
+        return self._database.read(lambda connection: {str(p) for p in connection.scalars(_PATHS)})

@@ -1,0 +1,460 @@
+"""The queue of films, and door 2: what was read and whom to tell leave in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
+
+from schemas.decision import StudyVerdict, Urgency
+from schemas.errors import LeaseLost
+from schemas.flag import FilmResult
+from schemas.identity import InstanceRef, StudyContext
+from schemas.lifecycle import JobState, OutboxState, StudyState
+from schemas.not_analysed import NotAnalysed
+from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
+from schemas.tables import Job as JobRow
+from schemas.tables import OutboxRow, PredictionRow, Revision, Study
+from worker.record.database import Database
+from worker.record.rows import OPEN, lapsed, lock_studies, one_of, settle_studies, word
+from worker.record.shapes import clean, digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
+
+Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
+
+CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving never waits for it
+
+_CLAIMABLE: Final = (
+    select(
+        JobRow.id,
+        JobRow.sop_uid,
+        JobRow.series_uid,
+        JobRow.sop_class,
+        JobRow.transfer_syntax,
+        JobRow.path,
+        JobRow.version,
+        JobRow.attempts,
+        JobRow.order_urgency,
+        JobRow.received_at,
+        JobRow.called_ae,
+        Study.study_uid,
+        Study.context,
+    )
+    .join(Study, Study.id == JobRow.study_id)
+    .where(JobRow.state == word(JobState.SPOOLED), JobRow.not_before <= bindparam("now"))
+    .order_by(JobRow.order_urgency.desc(), JobRow.received_at, JobRow.id)
+    .limit(bindparam("limit"))
+    .with_for_update(of=JobRow, skip_locked=True)
+)
+_CLAIM: Final = (
+    update(JobRow)
+    .where(JobRow.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        state=word(JobState.READING),
+        attempts=JobRow.attempts + 1,
+        lease_owner=bindparam("worker"),
+        lease_until=bindparam("until"),
+        claimed_at=bindparam("now"),
+    )
+)
+_HELD: Final = (JobRow.state == word(JobState.READING), JobRow.lease_owner == bindparam("worker"))
+_HEARTBEAT: Final = (
+    update(JobRow)
+    .where(JobRow.id.in_(bindparam("ids", expanding=True)), *_HELD)
+    .values(lease_until=bindparam("until"))
+    .returning(JobRow.id)
+)
+_MINE: Final = (JobRow.id == bindparam("job_id"), JobRow.attempts == bindparam("attempt"), *_HELD)
+_NO_LEASE: Final = {"lease_owner": None, "lease_until": None}
+_RELEASE: Final = (
+    update(JobRow)
+    .where(*_MINE)
+    .values(
+        state=word(JobState.SPOOLED), not_before=bindparam("b_not_before"), detail=bindparam("b_detail"), **_NO_LEASE
+    )
+)
+_OWNERS: Final = select(JobRow.lease_owner).where(JobRow.state == word(JobState.READING)).distinct()
+
+_STUDY: Final = (
+    select(Study.id, Study.context, Study.urgency, Study.reasons, Study.revision, Study.digest)
+    .where(Study.study_uid == bindparam("study_uid"))
+    .with_for_update()
+)
+_READ: Final = (
+    update(JobRow)
+    .where(*_MINE)
+    .values(
+        state=word(JobState.READ),
+        reading=JobRow.reading + 1,
+        not_analysed=None,
+        detail="",
+        concluded_at=bindparam("now"),
+        **_NO_LEASE,
+    )
+    .returning(JobRow.reading)
+)
+_NOT_READ: Final = (
+    update(JobRow)
+    .where(*_MINE)
+    .values(
+        state=bindparam("to"),
+        not_analysed=bindparam("code"),
+        detail=bindparam("because"),
+        concluded_at=bindparam("now"),
+        **_NO_LEASE,
+    )
+)
+_PREDICTION: Final = insert(PredictionRow)
+_FILMS: Final = (
+    select(
+        JobRow.sop_uid,
+        JobRow.series_uid,
+        JobRow.sop_class,
+        JobRow.transfer_syntax,
+        JobRow.not_analysed,
+        PredictionRow.binary,
+        PredictionRow.findings,
+        PredictionRow.reasons,
+        PredictionRow.remarks,
+    )
+    .join(
+        PredictionRow,
+        (PredictionRow.job_id == JobRow.id) & (PredictionRow.reading == JobRow.reading),
+        isouter=True,
+    )
+    .where(JobRow.study_id == bindparam("study_id"), (JobRow.reading > 0) | JobRow.not_analysed.is_not(None))
+    .order_by(JobRow.id)
+)
+_STILL_OPEN: Final = select(exists().where(JobRow.study_id == bindparam("study_id"), one_of(JobRow.state, OPEN)))
+_CONCLUDED: Final = (
+    update(Study).where(Study.id == bindparam("study_id")).values(state=bindparam("to"), changes=Study.changes + 1)
+)
+_REVISED: Final = (
+    update(Study)
+    .where(Study.id == bindparam("study_id"))
+    .values(
+        state=bindparam("to"),
+        urgency=bindparam("new_urgency"),
+        reasons=bindparam("new_reasons"),
+        revision=bindparam("new_revision"),
+        digest=bindparam("new_digest"),
+        decided_at=bindparam("new_decided_at"),
+        changes=Study.changes + 1,
+    )
+)
+_REVISION: Final = insert(Revision).returning(Revision.id)
+_OUTBOX: Final = insert(OutboxRow)
+# Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
+_SUPERSEDE: Final = (
+    update(OutboxRow)
+    .where(
+        OutboxRow.study_id == bindparam("of_study"),
+        OutboxRow.destination.in_(bindparam("names", expanding=True)),
+        OutboxRow.state == word(OutboxState.PENDING),
+        OutboxRow.attempts == 0,
+    )
+    .values(state=word(OutboxState.SUPERSEDED))
+)
+_TOLD: Final = (
+    select(OutboxRow.destination)
+    .where(
+        OutboxRow.study_id == bindparam("study_id"),
+        one_of(OutboxRow.state, [OutboxState.PENDING, OutboxState.SENDING, OutboxState.SENT]),
+    )
+    .distinct()
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A film that this worker holds until its lease lapses."""
+
+    id: int
+    instance: InstanceRef
+    path: str  # relative to the spool's root
+    version: int
+    attempt: int  # from 1
+    order_urgency: Urgency
+    received_at: datetime
+    called_ae: str
+    context: StudyContext
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Concluded:
+    """Where the study stands after a film: its urgency, and the new revision if there is something new to tell."""
+
+    urgency: Urgency
+    revision: int | None
+
+
+class Jobs:
+    """The queue of films."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, worker: str, limit: int, lease: timedelta, now: datetime) -> list[Job]:
+        """Take up to `limit` films that are due: by the order's urgency, then in order of arrival."""
+
+        def work(connection: Connection) -> list[Job]:
+            rows = connection.execute(_CLAIMABLE, {"now": now, "limit": limit}).all()
+            if rows:
+                connection.execute(
+                    _CLAIM, {"ids": [r.id for r in rows], "worker": worker, "until": now + lease, "now": now}
+                )
+            return [_job(row) for row in rows]
+
+        return self._database.write(work)
+
+    def heartbeat(self, ids: Collection[int], worker: str, lease: timedelta, now: datetime) -> set[int]:
+        """Hold on to films for another `lease`; returns those that are still this worker's."""
+        values = {"ids": list(ids), "worker": worker, "until": now + lease}
+        return self._database.write(lambda connection: set(connection.scalars(_HEARTBEAT, values)))
+
+    def release(self, job: Job, worker: str, not_before: datetime, detail: str) -> None:
+        """Give a film back to be read again, not before `not_before`. Raises `LeaseLost`."""
+        values = {**_mine(job, worker), "b_not_before": not_before, "b_detail": clean(detail)}
+
+        def work(connection: Connection) -> None:
+            if connection.execute(_RELEASE, values).rowcount != 1:
+                raise LeaseLost(f"job {job.id}")
+
+        self._database.write(work)
+
+    def owners(self) -> set[str]:
+        """Who holds films now."""
+        return self._database.read(lambda connection: {str(o) for o in connection.scalars(_OWNERS)})
+
+    def rescue(self, now: datetime, max_attempts: int, dead: Collection[str] = ()) -> int:
+        """Give back films whose lease lapsed or whose holder is among the `dead`; returns how many.
+
+        One that was held `max_attempts` times is set aside as failed: it may be what kills its readers.
+        """
+        over = (JobRow.state == word(JobState.READING), lapsed(JobRow, now, dead))
+        back = {"state": JobState.SPOOLED.value, "not_before": now, **_NO_LEASE}
+        failed = {
+            "state": JobState.FAILED.value,
+            "not_analysed": NotAnalysed.MODEL_FAILED.value,
+            "detail": "its reader died",
+            "concluded_at": now,
+            **_NO_LEASE,
+        }
+
+        def work(connection: Connection, studies: list[int]) -> int:
+            lock_studies(connection, studies)
+            here = (JobRow.study_id.in_(studies), *over)
+            count = 0
+            for values, which in ((failed, JobRow.attempts >= max_attempts), (back, JobRow.attempts < max_attempts)):
+                count += connection.execute(update(JobRow).where(*here, which).values(**values)).rowcount
+            settle_studies(connection, studies)
+            return count
+
+        return self._by_study(over, work)
+
+    def requeue(self, study_uid: str | None, states: Collection[JobState], now: datetime) -> int:
+        """Put films of one study, or of all, that are in one of `states` back into the queue; returns how many.
+
+        Films whose bytes were let go stay as they are. A result counts until the next one takes its place.
+        """
+        states = set(states) - set(OPEN)
+        which = [one_of(JobRow.state, sorted(states)), JobRow.path.is_not(None), JobRow.current]
+        if study_uid is not None:
+            which.append(JobRow.study_id == select(Study.id).where(Study.study_uid == study_uid).scalar_subquery())
+
+        def work(connection: Connection, studies: list[int]) -> int:
+            lock_studies(connection, studies)
+            values = {"attempts": 0, "not_before": now, "not_analysed": None, "detail": "", "concluded_at": None}
+            statement = update(JobRow).where(JobRow.study_id.in_(studies), *which)
+            count = connection.execute(statement.values(state=JobState.SPOOLED.value, **values)).rowcount
+            settle_studies(connection, studies)
+            return count
+
+        return self._by_study(which, work) if states else 0
+
+    def _by_study(self, which: Sequence[Any], work: Callable[[Connection, list[int]], int]) -> int:
+        """Run `work` on the studies that have such jobs, some at a time."""
+        found = select(JobRow.study_id).where(*which).distinct().order_by(JobRow.study_id)
+        studies = self._database.read(lambda connection: list(connection.scalars(found)))
+        count = 0
+        for start in range(0, len(studies), CHUNK):
+            chunk = studies[start : start + CHUNK]
+            count += self._database.write(lambda connection, chunk=chunk: work(connection, chunk))  # type: ignore[misc]
+        return count
+
+    def conclude(  # noqa: PLR0917  one call, read as a sentence
+        self,
+        job: Job,
+        worker: str,
+        outcome: FilmOutcome,
+        settle: Settle,
+        destinations: Sequence[Audience],
+        model: ModelRef,
+        now: datetime,
+    ) -> Concluded:
+        """Record what became of a film, settle its study, and queue what is new for whoever is to hear of it.
+
+        `settle` is given every film of the study that has a result: the version that counts of each, and readings
+        of earlier versions, because what one of them showed is not unsaid by its successor. The study's urgency
+        only rises; where `settle` says less than before, the reasons that raised it stand. A revision is written
+        when a film of the study was read and there is something new to tell.
+
+        Raises
+        ------
+        LeaseLost
+            The job belongs to somebody else now; nothing was recorded.
+        """
+
+        def work(connection: Connection) -> Concluded:
+            study = connection.execute(_STUDY, {"study_uid": job.instance.study_uid}).one()
+            _record(connection, job, worker, outcome, now)
+            still_open = connection.execute(_STILL_OPEN, {"study_id": study.id}).scalar_one()
+            settled = {"study_id": study.id, "to": (StudyState.RECEIVING if still_open else StudyState.READ).value}
+            if isinstance(outcome, Read) or study.revision:
+                films, earlier = _films(connection, study.id, job.instance.study_uid)
+                verdict = settle((*films, *earlier))
+                urgency = max(Urgency(study.urgency), verdict.urgency)
+                reasons = verdict.reasons if verdict.urgency == urgency else reasons_from_json(study.reasons)
+                content = digest(model, urgency, reasons, films)
+                if content != study.digest:
+                    number = study.revision + 1
+                    values = {
+                        "urgency": int(urgency),
+                        "digest": content,
+                        "decided_at": now,
+                        "revision": number,
+                    }
+                    snapshot = {
+                        "reasons": [reason_to_json(r) for r in reasons],
+                        "films": [film_to_json(f) for f in films],
+                        "context": study.context,
+                    }
+                    revision_id = connection.execute(
+                        _REVISION,
+                        {
+                            **values,
+                            "study_id": study.id,
+                            "snapshot": snapshot,
+                            "model_id": model.id,
+                            "model_name": model.name,
+                            "model_version": model.version,
+                        },
+                    ).scalar_one()
+                    _tell(connection, destinations, {**values, "study_id": study.id, "revision_id": revision_id})
+                    connection.execute(
+                        _REVISED,
+                        {**settled, **{f"new_{k}": v for k, v in values.items()}, "new_reasons": snapshot["reasons"]},
+                    )
+                    return Concluded(urgency=urgency, revision=number)
+            connection.execute(_CONCLUDED, settled)
+            return Concluded(urgency=Urgency(study.urgency), revision=None)
+
+        return self._database.write(work)
+
+
+def _job(row: Any) -> Job:
+    return Job(
+        id=row.id,
+        instance=_instance(row, row.study_uid),
+        path=row.path,
+        version=row.version,
+        attempt=row.attempts + 1,
+        order_urgency=Urgency(row.order_urgency),
+        received_at=row.received_at,
+        called_ae=row.called_ae,
+        context=StudyContext(**row.context),
+    )
+
+
+def _instance(row: Any, study_uid: str) -> InstanceRef:
+    return InstanceRef(
+        study_uid=study_uid,
+        series_uid=row.series_uid,
+        sop_uid=row.sop_uid,
+        sop_class=row.sop_class,
+        transfer_syntax=row.transfer_syntax,
+    )
+
+
+def _mine(job: Job, worker: str) -> dict[str, Any]:
+    return {"job_id": job.id, "attempt": job.attempt, "worker": worker}
+
+
+def _record(connection: Connection, job: Job, worker: str, outcome: FilmOutcome, now: datetime) -> None:
+    """The result of one film, if the job is still this worker's."""
+    mine = {**_mine(job, worker), "now": now}
+    if isinstance(outcome, NotRead):
+        to = JobState.FAILED if outcome.code is NotAnalysed.MODEL_FAILED else JobState.NOT_ANALYSED
+        values = {**mine, "to": to.value, "code": outcome.code.value, "because": clean(outcome.detail)}
+        if connection.execute(_NOT_READ, values).rowcount != 1:
+            raise LeaseLost(f"job {job.id}")
+        return
+    reading = connection.execute(_READ, mine).scalar_one_or_none()
+    if reading is None:
+        raise LeaseLost(f"job {job.id}")
+    prediction, decision = outcome.prediction, outcome.decision
+    connection.execute(
+        _PREDICTION,
+        {
+            "job_id": job.id,
+            "reading": reading,
+            "model_id": prediction.model_id,
+            "binary": prediction.binary,
+            "findings": dict(prediction.findings),
+            "thresholds": dict(decision.thresholds),
+            "consistency": decision.consistency.value,
+            "urgency": int(decision.urgency),
+            "reasons": [reason_to_json(r) for r in decision.reasons],
+            "remarks": list(outcome.remarks),
+            "timings_ms": dict(prediction.timings_ms),
+            "concluded_at": now,
+        },
+    )
+
+
+def _films(connection: Connection, study_id: int, study_uid: str) -> tuple[list[FilmResult], list[FilmResult]]:
+    """Each instance by its latest version that has a result, and the readings of its earlier versions."""
+    latest: dict[str, FilmResult] = {}
+    earlier: list[FilmResult] = []
+    for row in connection.execute(_FILMS, {"study_id": study_id}):
+        if row.not_analysed is not None:
+            film = FilmResult(instance=_instance(row, study_uid), not_analysed=NotAnalysed(row.not_analysed))
+        else:
+            film = FilmResult(
+                instance=_instance(row, study_uid),
+                binary=row.binary,
+                findings=findings_from_json(row.findings),
+                reasons=reasons_from_json(row.reasons),
+                remarks=tuple(row.remarks),
+            )
+        before = latest.get(row.sop_uid)
+        if before is not None and before.not_analysed is None:
+            earlier.append(before)
+        latest[row.sop_uid] = film
+    return list(latest.values()), earlier
+
+
+def _tell(connection: Connection, destinations: Sequence[Audience], revision: dict[str, Any]) -> None:
+    """One outbox row for each destination that is to hear of this revision."""
+    heard: set[str] = set()
+    if revision["revision"] > 1:
+        heard = set(connection.scalars(_TOLD, {"study_id": revision["study_id"]}))
+    raised = revision["urgency"] > Urgency.ROUTINE
+    names = [a.name for a in destinations if a.when == "analysed" or raised or a.name in heard]
+    if not names:
+        return
+    if heard:
+        connection.execute(_SUPERSEDE, {"of_study": revision["study_id"], "names": names})
+    decided_at = revision["decided_at"]
+    row = {
+        "revision_id": revision["revision_id"],
+        "study_id": revision["study_id"],
+        "revision": revision["revision"],
+        "urgency": revision["urgency"],
+        "state": OutboxState.PENDING.value,
+        "next_attempt_at": decided_at,
+        "created_at": decided_at,
+    }
+    connection.execute(_OUTBOX, [{**row, "destination": name} for name in names])

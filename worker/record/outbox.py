@@ -1,0 +1,235 @@
+"""What must be told to whom: each destination's flags, the most urgent first, a study's own in order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, bindparam, exists, func, select, update
+from sqlalchemy.orm import aliased
+
+from schemas.decision import Urgency
+from schemas.errors import LeaseLost
+from schemas.flag import Flag, Receipt
+from schemas.identity import StudyContext
+from schemas.lifecycle import OutboxState
+from schemas.tables import OutboxRow, Revision, Study
+from worker.record.database import Database
+from worker.record.rows import lapsed, lock_studies, one_of, touch_studies, word
+from worker.record.shapes import clean, film_from_json, reasons_from_json
+
+_WAITING: Final = (OutboxState.PENDING, OutboxState.SENDING)
+_earlier = aliased(OutboxRow)
+_other = aliased(OutboxRow)
+# A study's flags arrive in the order in which they were decided.
+_FREE: Final = (
+    OutboxRow.state == word(OutboxState.PENDING),
+    OutboxRow.destination == bindparam("to"),
+    ~exists().where(
+        _earlier.study_id == OutboxRow.study_id,
+        _earlier.destination == OutboxRow.destination,
+        _earlier.revision < OutboxRow.revision,
+        one_of(_earlier.state, _WAITING),
+    ),
+)
+_PREDECESSOR: Final = (
+    select(func.max(_other.revision))
+    .where(
+        _other.study_id == OutboxRow.study_id,
+        _other.destination == OutboxRow.destination,
+        _other.revision < OutboxRow.revision,
+        _other.state == word(OutboxState.SENT),
+    )
+    .scalar_subquery()
+    .label("predecessor")
+)
+_CLAIMABLE: Final = (
+    select(
+        OutboxRow.id,
+        OutboxRow.attempts,
+        Study.study_uid,
+        Revision.revision,
+        Revision.urgency,
+        Revision.snapshot,
+        Revision.model_id,
+        Revision.model_name,
+        Revision.model_version,
+        Revision.decided_at,
+        _PREDECESSOR,
+    )
+    .join(Revision, Revision.id == OutboxRow.revision_id)
+    .join(Study, Study.id == OutboxRow.study_id)
+    .where(*_FREE, OutboxRow.next_attempt_at <= bindparam("now"))
+    .order_by(OutboxRow.urgency.desc(), OutboxRow.created_at, OutboxRow.id)
+    .limit(bindparam("limit"))
+    .with_for_update(of=OutboxRow, skip_locked=True)
+)
+_CLAIM: Final = (
+    update(OutboxRow)
+    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        state=word(OutboxState.SENDING),
+        attempts=OutboxRow.attempts + 1,
+        lease_owner=bindparam("worker"),
+        lease_until=bindparam("until"),
+    )
+)
+_STUDY_OF: Final = select(OutboxRow.study_id).where(OutboxRow.id == bindparam("delivery"))
+_MOVE: Final = (
+    update(OutboxRow)
+    .where(
+        OutboxRow.id == bindparam("delivery"),
+        OutboxRow.state == word(OutboxState.SENDING),
+        OutboxRow.lease_owner == bindparam("worker"),
+    )
+    .values(lease_owner=None, lease_until=None)
+)
+_SENT: Final = _MOVE.values(
+    state=word(OutboxState.SENT),
+    object_id=bindparam("object"),
+    proof=bindparam("word"),
+    sent_at=bindparam("now"),
+    last_error=None,
+)
+_RETRY: Final = _MOVE.values(
+    state=word(OutboxState.PENDING), last_error=bindparam("error"), next_attempt_at=bindparam("not_before")
+)
+_REFUSE: Final = _MOVE.values(state=word(OutboxState.REFUSED), last_error=bindparam("error"))
+_NEXT_DUE: Final = select(func.min(OutboxRow.next_attempt_at)).where(*_FREE)
+_OWNERS: Final = select(OutboxRow.lease_owner).where(OutboxRow.state == word(OutboxState.SENDING)).distinct()
+_COUNTS: Final = select(OutboxRow.destination, OutboxRow.state, func.count()).group_by(
+    OutboxRow.state, OutboxRow.destination
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """A flag that this worker is to send before its lease lapses."""
+
+    id: int
+    flag: Flag
+    attempt: int  # from 1
+
+
+class Outbox:
+    """What must be told to whom."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, destination: str, worker: str, limit: int, lease: timedelta, now: datetime) -> list[Delivery]:
+        """Take up to `limit` flags that are due: by urgency, then as decided; of a study only the earliest.
+
+        The flag's predecessor is the last revision that this destination is known to have taken.
+        """
+
+        def work(connection: Connection) -> list[Delivery]:
+            rows = connection.execute(_CLAIMABLE, {"to": destination, "now": now, "limit": limit}).all()
+            if rows:
+                connection.execute(_CLAIM, {"ids": [r.id for r in rows], "worker": worker, "until": now + lease})
+            return [_delivery(row) for row in rows]
+
+        return self._database.write(work)
+
+    def sent(self, delivery: int, worker: str, receipt: Receipt, now: datetime) -> None:
+        """The destination has it. Raises `LeaseLost`; then somebody else sends the same object again, which is safe."""
+        values = {"object": clean(receipt.object_id), "word": clean(receipt.proof), "now": now}
+        self._move(_SENT, delivery, worker, values)
+
+    def retry(self, delivery: int, worker: str, error: str, not_before: datetime) -> None:
+        """A passing fault: wait until `not_before`. Raises `LeaseLost`."""
+        self._move(_RETRY, delivery, worker, {"error": clean(error), "not_before": not_before})
+
+    def refuse(self, delivery: int, worker: str, error: str, now: datetime) -> None:
+        """A lasting fault: set aside until `replay`. Raises `LeaseLost`."""
+        self._move(_REFUSE, delivery, worker, {"error": clean(error)})
+
+    def _move(self, statement: Any, delivery: int, worker: str, values: dict[str, Any]) -> None:
+        def work(connection: Connection) -> None:
+            touch_studies(connection, connection.scalars(_STUDY_OF, {"delivery": delivery}).all())
+            if connection.execute(statement, {"delivery": delivery, "worker": worker, **values}).rowcount != 1:
+                raise LeaseLost(f"delivery {delivery}")
+
+        self._database.write(work)
+
+    def owners(self) -> set[str]:
+        """Who is sending now."""
+        return self._database.read(lambda connection: {str(o) for o in connection.scalars(_OWNERS)})
+
+    def rescue(self, now: datetime, dead: Collection[str] = ()) -> int:
+        """Give back flags whose lease lapsed or whose sender is among the `dead`; returns how many."""
+        statement = (
+            update(OutboxRow)
+            .where(OutboxRow.state == word(OutboxState.SENDING), lapsed(OutboxRow, now, dead))
+            .values(state=OutboxState.PENDING.value, next_attempt_at=now, lease_owner=None, lease_until=None)
+        )
+        return self._database.write(lambda connection: connection.execute(statement).rowcount)
+
+    def replay(
+        self,
+        destination: str | None = None,
+        study_uid: str | None = None,
+        since: datetime | None = None,
+        states: Collection[OutboxState] = (OutboxState.REFUSED, OutboxState.SENT),
+    ) -> int:
+        """Send again what was sent or refused; returns how many flags.
+
+        Of each study and destination only the latest revision: it says all, and an older one must not come after it.
+        """
+        which = [
+            one_of(OutboxRow.state, sorted(set(states) & {OutboxState.REFUSED, OutboxState.SENT})),
+            ~exists().where(
+                _other.study_id == OutboxRow.study_id,
+                _other.destination == OutboxRow.destination,
+                _other.revision > OutboxRow.revision,
+            ),
+        ]
+        if destination is not None:
+            which.append(OutboxRow.destination == destination)
+        if study_uid is not None:
+            which.append(OutboxRow.study_id == select(Study.id).where(Study.study_uid == study_uid).scalar_subquery())
+        if since is not None:
+            which.append(OutboxRow.created_at >= since)
+
+        def work(connection: Connection) -> int:
+            studies = connection.scalars(select(OutboxRow.study_id).where(*which).distinct()).all()
+            lock_studies(connection, studies)
+            touch_studies(connection, studies)
+            back = update(OutboxRow).where(*which).values(state=OutboxState.PENDING.value)
+            return connection.execute(back.values(next_attempt_at=OutboxRow.created_at)).rowcount
+
+        return self._database.write(work)
+
+    def next_due(self, destination: str) -> datetime | None:
+        """When the next flag may be claimed; None when none waits."""
+        return self._database.read(lambda connection: connection.scalar(_NEXT_DUE, {"to": destination}))
+
+    def counts(self) -> dict[str, dict[OutboxState, int]]:
+        """How many flags each destination has in each state."""
+
+        def work(connection: Connection) -> dict[str, dict[OutboxState, int]]:
+            counts: dict[str, dict[OutboxState, int]] = {}
+            for destination, state, count in connection.execute(_COUNTS):
+                counts.setdefault(destination, dict.fromkeys(OutboxState, 0))[OutboxState(state)] = count
+            return counts
+
+        return self._database.read(work)
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    flag = Flag(
+        study_uid=row.study_uid,
+        revision=row.revision,
+        urgency=Urgency(row.urgency),
+        reasons=reasons_from_json(row.snapshot["reasons"]),
+        films=tuple(film_from_json(film) for film in row.snapshot["films"]),
+        context=StudyContext(**row.snapshot["context"]),
+        model_id=row.model_id,
+        model_name=row.model_name,
+        model_version=row.model_version,
+        decided_at=row.decided_at,
+        predecessor=row.predecessor,
+    )
+    return Delivery(id=row.id, flag=flag, attempt=row.attempts + 1)
