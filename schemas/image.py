@@ -27,6 +27,7 @@ class FilmHeader:
     study_description: str = ""
     series_description: str = ""
     protocol_name: str = ""
+    acquisition_description: str = ""  # Acquisition Device Processing Description, Performed Protocol Code meanings
     patient_age_years: float | None = None
     patient_species: str = ""
     rows: int | None = None
@@ -40,6 +41,7 @@ class FilmHeader:
     model_name: str = ""
     burned_in_annotation: str = ""
     image_type: tuple[str, ...] = ()
+    presentation_intent: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

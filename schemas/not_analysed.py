@@ -12,6 +12,7 @@ class NotAnalysed(StrEnum):
     NOT_CHEST = "not-chest"
     NOT_HUMAN = "not-human"
     LATERAL = "lateral"
+    OBLIQUE = "oblique"
     CHILD = "child"
     COLOUR = "colour"
     MULTI_FRAME = "multi-frame"
@@ -28,6 +29,7 @@ WORDS: dict[NotAnalysed, str] = {
     NotAnalysed.NOT_CHEST: "not a chest film",
     NotAnalysed.NOT_HUMAN: "not a human patient",
     NotAnalysed.LATERAL: "lateral view",
+    NotAnalysed.OBLIQUE: "oblique view",
     NotAnalysed.CHILD: "patient below the age limit",
     NotAnalysed.COLOUR: "colour image",
     NotAnalysed.MULTI_FRAME: "more than one frame",

@@ -1,0 +1,1 @@
+"""From a DICOM file to the grey image that a radiologist would see, or to the coded reason why not."""
