@@ -1,0 +1,1 @@
+"""What the radiologist and the administrator look at."""

@@ -1,0 +1,1 @@
+"""The worklist page: rendered here, live without reload."""
