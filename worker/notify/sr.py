@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from typing import Final, NamedTuple
 
@@ -67,6 +67,12 @@ _QUALITATIVE_EVALUATIONS: Final = CodedConcept("C0034375", "UMLS", "Qualitative 
 
 # Placeholders of the printed forms: keyword of the element, and a value that stands nowhere else in a report.
 _GAPS: Final = {
+    "device_uid": ("UID", "2.25.4"),
+    "device_model": ("TextValue", "?device-model?"),
+    "device_serial": ("TextValue", "?device-serial?"),
+    "algorithm_name": ("TextValue", "?algorithm-name?"),
+    "algorithm_version": ("TextValue", "?algorithm-version?"),
+    "algorithm_parameters": ("TextValue", "?algorithm-parameters?"),
     "identifier": ("TextValue", "?identifier?"),
     "uid": ("UID", "2.25.1"),
     "probability": ("NumericValue", "987654321.0"),
@@ -96,7 +102,7 @@ def build_sr(flag: Flag) -> Dataset:
     Text is in UTF-8 (ISO_IR 192), whatever the film was in. Identifiers that a PACS matches by are carried through
     as sent, even where they are longer than their VR allows.
     """
-    printed = _printed(flag.model_name, flag.model_version, flag.model_id)
+    printed = print_forms()
     sop_uid = sr_instance_uid(flag.study_uid, flag.model_id, flag.revision)
     decided = flag.decided_at.astimezone()
     date, time = f"{decided:%Y%m%d}", f"{decided:%H%M%S.%f}"
@@ -111,6 +117,7 @@ def build_sr(flag: Flag) -> Dataset:
         "SeriesInstanceUID": sr_series_uid(flag.study_uid, flag.model_id),
         "SOPInstanceUID": sop_uid,
         "InstanceNumber": str(flag.revision),
+        "DeviceSerialNumber": flag.model_id,
         "InstanceCreationDate": date,
         "InstanceCreationTime": time,
         "ContentDate": date,
@@ -191,10 +198,10 @@ def _text(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Printed:
-    """What the reports of one model have in common: a document, and the forms that its content is made of."""
+    """What all reports have in common: a document, and the forms that its content is made of."""
 
     document: Dataset
-    context: bytes  # language, observer, procedure reported
+    context: Form  # language, observer, procedure reported
     measurements: bytes  # containers without what is in them
     group: bytes
     evaluations: bytes
@@ -208,8 +215,13 @@ class _Printed:
         """The items of the root's Content Sequence."""
         evaluations = self.priority.fill(**_code("priority", _URGENCY[flag.urgency]))
         evaluations += b"".join(self.comment.fill(text=sentence) for sentence in sentences(flag))
+        context = self.context.fill(
+            device_uid=derive_uid("device", flag.model_id),
+            device_model=f"{flag.model_name} {flag.model_version}",
+            device_serial=flag.model_id,
+        )
         return (
-            self.context
+            context
             + _container(self.measurements, b"".join(self._groups(flag)))
             + _container(self.evaluations, evaluations)
         )
@@ -232,7 +244,7 @@ class _Printed:
         for code, films in others.items():
             words = f"Not analysed: {WORDS[code]}" if code else NOTHING_RAISED
             uid = derive_uid("tracking", flag.study_uid, flag.model_id, code or "read")
-            tracking = self.tracking.fill(identifier=code.value if code else "read", uid=uid)
+            tracking = self.tracking.fill(identifier=code.value if code else "read", uid=uid, **_algorithm(flag))
             yield self._group(tracking, words, films)
 
     def _finding(self, flag: Flag, reason: Reason, films: Sequence[FilmResult]) -> bytes:
@@ -242,6 +254,7 @@ class _Printed:
             identifier=reason.finding,
             uid=derive_uid("tracking", flag.study_uid, flag.model_id, reason.finding, *on),
             probability=f"{reason.probability:.4f}",
+            **_algorithm(flag),
             **_code("finding", finding),
             **_code("priority", _URGENCY[reason.urgency]),
         )
@@ -256,14 +269,14 @@ class _Printed:
         return _container(self.group, filled + self.comment.fill(text=words) + images)
 
 
-@lru_cache(maxsize=4)  # one model is served, a second while it is being replaced
-def _printed(model_name: str, model_version: str, model_id: str) -> _Printed:
-    """Builds a report of a placeholder study by highdicom and takes it apart. Some 100 ms, once for every model."""
+@cache
+def print_forms() -> _Printed:
+    """Build a report of a placeholder study by highdicom and take it apart. Some 100 ms, once in a process."""
     algorithm = AlgorithmIdentification(
-        name=model_name,
-        version=model_version,
+        name=_GAPS["algorithm_name"][1],
+        version=_GAPS["algorithm_version"][1],
         manufacturer="hilum",
-        parameters=[f"model id {model_id}"],
+        parameters=[_GAPS["algorithm_parameters"][1]],
         family=codes.cid7162.ArtificialIntelligence,
     )
     tracking = TrackingIdentifier(identifier=_GAPS["identifier"][1], uid=_GAPS["uid"][1])
@@ -282,11 +295,11 @@ def _printed(model_name: str, model_version: str, model_id: str) -> _Printed:
             observer_device_context=ObserverContext(
                 observer_type=codes.DCM.Device,
                 observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-                    uid=derive_uid("device", model_id),
+                    uid=_GAPS["device_uid"][1],
                     name="hilum",
                     manufacturer_name="hilum",
-                    model_name=f"{model_name} {model_version}",
-                    serial_number=model_id,
+                    model_name=_GAPS["device_model"][1],
+                    serial_number=_GAPS["device_serial"][1],
                 ),
             )
         ),
@@ -305,7 +318,7 @@ def _printed(model_name: str, model_version: str, model_id: str) -> _Printed:
         manufacturer="hilum",
         manufacturer_model_name="hilum",
         software_versions=__version__,
-        device_serial_number=model_id,
+        device_serial_number="?",
         is_complete=True,
         specific_character_set="ISO_IR 192",
     )
@@ -316,7 +329,7 @@ def _printed(model_name: str, model_version: str, model_id: str) -> _Printed:
     del document.ContentSequence
     return _Printed(
         document=_reread(document),
-        context=_items(context),
+        context=_form(context),
         measurements=_shell(measurements),
         group=_shell(group[0]),
         evaluations=encode(ContainerContentItem(_QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")),
@@ -336,12 +349,16 @@ def _code(what: str, code: Code) -> dict[str, str]:
     return {f"{what}_value": code.value, f"{what}_scheme": code.scheme, f"{what}_meaning": code.meaning}
 
 
-def _items(content: Iterable[Dataset]) -> bytes:
-    return b"".join(item(encode(dataset)) for dataset in content)
+def _algorithm(flag: Flag) -> dict[str, str]:
+    return {
+        "algorithm_name": flag.model_name,
+        "algorithm_version": flag.model_version,
+        "algorithm_parameters": f"model id {flag.model_id}",
+    }
 
 
 def _form(content: Iterable[Dataset]) -> Form:
-    return Form(_items(content), _GAPS)
+    return Form(b"".join(item(encode(dataset)) for dataset in content), _GAPS)
 
 
 def _shell(container: Dataset) -> bytes:
