@@ -6,7 +6,8 @@ functional config alone describes the graph, on every backend and in OpenVINO.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -53,7 +54,7 @@ def weights_of(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     return {v.path: keras.ops.convert_to_numpy(v).astype(np.float32) for v in model.weights}
 
 
-def load_weights(model: keras.Model, weights: dict[str, NDArray[np.floating]], *, head: bool = True) -> None:
+def load_weights(model: keras.Model, weights: Mapping[str, NDArray[np.floating[Any]]], *, head: bool = True) -> None:
     """Assign by path. `head=False` leaves the last layer alone, to start one model from the other's backbone.
 
     Raises

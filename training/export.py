@@ -8,18 +8,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+
 from schemas.card import CARD, GOLDEN, MODELS, ModelCard
 from schemas.findings import LABELS
-from worker.tensor.recipe import fingerprint
-
 from training.densenet import build, load_weights, weights_of
+from worker.tensor.recipe import fingerprint
 
 _OUTPUTS = {"binary": 1, "multilabel": len(LABELS)}
 
@@ -81,17 +80,8 @@ def write_bundle(
     return written
 
 
-def rewrite_card(folder: Path, card: ModelCard, **fields: Any) -> ModelCard:
-    """Replace fields of the card of a bundle that stands (metrics that were measured on the bundle itself)."""
-    written = replace(card, **fields)
-    staging = folder / f".{CARD}"
-    staging.write_text(written.to_json(), encoding="utf-8")
-    staging.replace(folder / CARD)
-    return written
-
-
 def rounded(weights: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.floating]]:
-    """Kernels as float16. Vectors stay float32: small batch-norm variances would lose their digits, and weigh little."""
+    """Kernels as float16; vectors stay float32, for a small batch-norm variance would lose its digits."""
     return {path: w.astype(np.float16) if w.ndim > 1 else w for path, w in weights.items()}
 
 

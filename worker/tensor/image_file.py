@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
 from schemas.errors import Undecodable
 from schemas.image import GrayImage
 

@@ -11,7 +11,9 @@ from functools import cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
 from schemas.image import GrayImage, Tensor
 
 RECIPE: Final = "squash-bilinear-gap3-grey3/1"  # another recipe is another name
@@ -45,7 +47,8 @@ def to_tensor(grey: GrayImage, size: int = SIZE) -> Tensor:
     # reducing_gap: integer box reduction to no less than three times the size, then the true filter;
     # within one or two grey levels of the filter alone and three times as quick on a 2500 x 2048 film.
     image = Image.fromarray(grey).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.repeat(np.asarray(image)[:, :, np.newaxis], 3, axis=2)
+    square: GrayImage = np.asarray(image)
+    return np.repeat(square[:, :, np.newaxis], 3, axis=2)
 
 
 @cache
@@ -61,4 +64,5 @@ def golden_film(rows: int, columns: int) -> GrayImage:
     """A film of waves and edges, from integer arithmetic alone, so that it is the same everywhere for ever."""
     y = np.arange(rows, dtype=np.int32)[:, np.newaxis]
     x = np.arange(columns, dtype=np.int32)[np.newaxis, :]
-    return (((x * x * 3 + y * y * 7) // (rows + columns) + (x // 37 + y // 53) * 29) % 256).astype(np.uint8)
+    film: NDArray[np.int32] = ((x * x * 3 + y * y * 7) // (rows + columns) + (x // 37 + y // 53) * 29) % 256
+    return film.astype(np.uint8)
