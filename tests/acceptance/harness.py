@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,10 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from schemas.lifecycle import OutboxState
+from worker.record.database import Database
+from worker.record.outbox import Outbox
 
 HILUM = Path(sys.executable).with_name("hilum")
 STORESCU = "/usr/bin/storescu"  # dcmtk's; pynetdicom hides it on the PATH
@@ -148,13 +151,22 @@ class Hilum:
         story: dict[str, Any] = json.loads(self.run("results", study_uid, "--json").stdout)
         return story
 
+    def undelivered(self) -> int:
+        """Flags that are still on their way to some destination."""
+        record = Database(self.database)
+        counts = Outbox(record).counts().get("pacs", {})
+        record.close()
+        return counts.get(OutboxState.PENDING, 0) + counts.get(OutboxState.SENDING, 0)
+
     def get(self, path: str) -> Any:
         """JSON from the web API."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=10) as answer:
             return json.loads(answer.read())
 
 
-def storescu(port: int, files: Sequence[Path], *options: str, ae_title: str = "HILUM") -> subprocess.CompletedProcess[str]:
+def storescu(
+    port: int, files: Sequence[Path], *options: str, ae_title: str = "HILUM"
+) -> subprocess.CompletedProcess[str]:
     """dcmtk sends `files` on one association, each in its own transfer syntax."""
     command = [STORESCU, "-v", "-aec", ae_title, *options, "127.0.0.1", str(port), *map(str, files)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -7,13 +7,17 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from schemas.lifecycle import OutboxState, StudyState
 from worker.cli import worklist
 from worker.cli.options import clear_errors, console
 from worker.settings import Settings, load
+
+if TYPE_CHECKING:
+    from worker.assemble import Worker
 
 
 def free_port(host: str, wanted: int) -> int:
@@ -105,15 +109,24 @@ def demo(
             console.print(f"[red]not taken[/] {s.path.name}: {s.error}", highlight=False)
         _show(settings, config, pacs.folder, len(sent) - len(faults))
         if once:
-            until = time.monotonic() + 60
-            while len(pacs.stored) == 0 or (worker.outbox.waiting() and time.monotonic() < until):
-                time.sleep(0.1)
+            _wait_for_flags(worker)
             worklist.worklist(config)
         else:
             stopping.wait()
     finally:
         worker.stop()
         pacs.stop()
+
+
+def _wait_for_flags(worker: Worker, timeout: float = 120.0) -> None:
+    """Until every film is settled and every flag is delivered."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        reading = any(row.state is StudyState.RECEIVING for row in worker.worklist.rows(100))
+        states = [s for counts in worker.outbox.counts().values() for s, n in counts.items() if n]
+        if not reading and not {OutboxState.PENDING, OutboxState.SENDING} & set(states):
+            return
+        time.sleep(0.1)
 
 
 def _show(settings: Settings, config: Path, pacs: Path, taken: int) -> None:

@@ -81,7 +81,7 @@ def results(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
 ) -> None:
-    """Everything recorded of one study: films, versions, predictions with thresholds and times, revisions, deliveries."""
+    """Everything recorded of one study: films and versions, predictions with their times, revisions, deliveries."""
     from worker.assemble import database
     from worker.record.worklist import Worklist
 

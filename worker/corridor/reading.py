@@ -94,6 +94,10 @@ class Reading:
                 log.error("record-unavailable error=%s", error)
                 self._stopping.wait(1.0)
                 continue
+            except Exception:  # noqa: BLE001  a reader that ends would be missed by nobody until the queue has grown
+                log.error("reader-failed", exc_info=True)
+                self._stopping.wait(1.0)
+                continue
             if not claimed:
                 self._work.wait(seen, self._rules.look_every)
 

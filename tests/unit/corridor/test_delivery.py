@@ -53,7 +53,9 @@ class ListOutbox:
     def retry(self, delivery: int, worker: str, error: str, not_before: datetime) -> None:
         self.log.append(("retry" if not_before == NOW else "set back", delivery))
         attempt = sum(1 for what, n in self.log if n == delivery) + 1
-        self.due.insert(0 if not_before == NOW else len(self.due), Delivery(delivery, flag("1.2"), attempt))
+        self.due.insert(
+            0 if not_before == NOW else len(self.due), Delivery(id=delivery, flag=flag("1.2"), attempt=attempt)
+        )
 
 
 class Scripted:
