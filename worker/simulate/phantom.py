@@ -7,11 +7,10 @@ gate and the benchmarks; what a model makes of it says nothing about the model.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -27,6 +27,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     generate_uid,
 )
 
@@ -34,12 +35,12 @@ from schemas.image import GrayImage
 
 Finding = Literal["none", "pneumothorax", "effusion", "nodule", "consolidation", "cardiomegaly"]
 View = Literal["PA", "AP", "LL", "RL"]
-Plane = NDArray[np.float32]
+Plane: TypeAlias = NDArray[np.floating[Any]]
 
 FINDINGS: Final[tuple[Finding, ...]] = (
     *("none", "pneumothorax", "effusion", "nodule", "consolidation", "cardiomegaly"),
 )
-_GRID: Final = 640  # rows of the drawing; larger films are enlarged from it and get their own noise
+_GRID: Final = 512  # rows of the drawing; larger films are enlarged from it and get their own noise
 _EPOCH: Final = datetime(2024, 1, 1, 8, 0)  # noqa: DTZ001  DICOM's DA and TM have no zone here
 _DIGITS: Final = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 _VIEW_CODES: Final[dict[View, tuple[str, str]]] = {  # CID 4010
@@ -48,6 +49,7 @@ _VIEW_CODES: Final[dict[View, tuple[str, str]]] = {  # CID 4010
     "LL": ("399173006", "left lateral"),
     "RL": ("399198007", "right lateral"),
 }
+_LOSSY: Final[dict[str, dict[str, Any]]] = {JPEG2000: {"j2k_psnr": [70]}, JPEGLSNearLossless: {"jls_error": 2}}
 _LETTERS: Final = {  # the side marker, 5 x 7
     "R": ("11110", "10001", "10001", "11110", "10100", "10010", "10001"),
     "L": ("10000", "10000", "10000", "10000", "10000", "10000", "11111"),
@@ -58,7 +60,7 @@ def draw(
     seed: int, *, finding: Finding = "none", rows: int = 2500, columns: int = 2048, view: View = "PA"
 ) -> GrayImage:
     """A chest film as it is displayed: uint8 (rows, columns), 0 = black. The same arguments draw the same film."""
-    return _quantise(seed, finding, rows, columns, view, bits=8).astype(np.uint8)
+    return _quantise(seed, finding, (rows, columns), view, bits=8).astype(np.uint8)
 
 
 def dataset(
@@ -96,7 +98,7 @@ def dataset(
     study_uid, series_uid, sop_uid:
         Made up where not given; fresh each time.
     """
-    stored = _quantise(seed, finding, rows, columns, view, bits=bits_stored)
+    stored = _quantise(seed, finding, (rows, columns), view, bits=bits_stored)
     if (photometric == "MONOCHROME1") != lying:
         stored = (1 << bits_stored) - 1 - stored
     ds = _patient_and_study(seed, age_years, character_set, patient_name, when)
@@ -205,11 +207,9 @@ def _equipment_and_exposure(ds: Dataset, modality: str, view: View) -> None:
     ds.KVP = 125
     ds.SOPClassUID = ComputedRadiographyImageStorage
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
-    ds.Laterality = ""
     if modality == "CR":
         return
     ds.SOPClassUID = DigitalXRayImageStorageForPresentation
-    del ds.Laterality
     ds.ImageLaterality = "U"
     ds.PresentationIntentType = "FOR PRESENTATION"
     ds.ImageType = ["ORIGINAL", "PRIMARY", ""]
@@ -218,7 +218,7 @@ def _equipment_and_exposure(ds: Dataset, modality: str, view: View) -> None:
     ds.ViewCodeSequence[0].ViewModifierCodeSequence = []
     ds.AcquisitionContextSequence = []
     ds.DetectorType = "SCINTILLATOR"
-    ds.FieldOfViewHorizontalFlip = "NO"
+    ds.PositionerType = ""
 
 
 def _code(value: str, meaning: str) -> Dataset:
@@ -232,8 +232,9 @@ def _image(ds: Dataset, photometric: str, bits: int, signed: bool, window: bool)
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, photometric
     ds.BitsAllocated = 8 if bits <= 8 else 16
     ds.BitsStored, ds.HighBit, ds.PixelRepresentation = bits, bits - 1, int(signed)
-    ds.PixelIntensityRelationship = "LOG"
-    ds.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME1" else 1
+    if ds.Modality == "DX":
+        ds.PixelIntensityRelationship = "LOG"
+        ds.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME1" else 1
     ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = (1 << (bits - 1)) * signed, 1, "US"
     ds.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
     ds.LossyImageCompression = "00"
@@ -247,33 +248,34 @@ def _pixels(ds: Dataset, stored: NDArray[np.uint16], bits: int, signed: bool, sy
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = syntax if not syntax.is_encapsulated else ExplicitVRLittleEndian
     if signed:  # two's complement in the stored bits; Rescale Intercept brings it back
-        stored = (stored ^ (1 << (bits - 1))) & ((1 << bits) - 1)
+        stored = stored ^ np.uint16(1 << (bits - 1))
     if ds.BitsAllocated == 8:
         cells = stored.astype(np.uint8).tobytes()
     else:
         cells = stored.astype(">u2" if syntax == ExplicitVRBigEndian else "<u2").tobytes()
     ds.PixelData = cells + b"\0" * (len(cells) % 2)
-    ds["PixelData"].VR = "OW"
+    ds["PixelData"].VR = "OB" if ds.BitsAllocated == 8 else "OW"
     if syntax == JPEGBaseline8Bit:
         file = io.BytesIO()
         Image.fromarray(stored.astype(np.uint8)).save(file, "JPEG", quality=95)
         ds.PixelData = encapsulate([file.getvalue()])
-        ds["PixelData"].VR = "OB"
         ds.file_meta.TransferSyntaxUID = syntax
         ds.LossyImageCompression = "01"
         ds.LossyImageCompressionRatio = round(len(cells) / len(file.getvalue()), 2)
         ds.LossyImageCompressionMethod = "ISO_10918_1"
     elif syntax.is_encapsulated:
-        ds.compress(syntax, generate_instance_uid=False)
+        ds.compress(syntax, generate_instance_uid=False, **_LOSSY.get(syntax, {}))
+        ds.LossyImageCompression = "01" if syntax in _LOSSY else "00"
 
 
 # --- the drawing ------------------------------------------------------------------------------------------------
 
 
-def _quantise(seed: int, finding: Finding, rows: int, columns: int, view: View, bits: int) -> NDArray[np.uint16]:
+def _quantise(seed: int, finding: Finding, shape: tuple[int, int], view: View, bits: int) -> NDArray[np.uint16]:
     """The drawing with quantum noise in 0 … 2**bits - 1, uint16 (rows, columns)."""
+    rows, columns = shape
     height = min(rows, _GRID)
-    coarse = _paint(seed, finding, height, max(1, round(height * columns / rows)), view)
+    coarse = _paint(seed, finding, (height, max(2, round(height * columns / rows))), view)
     fine = _enlarge(coarse, rows, columns)
     rng = np.random.default_rng(seed)
     tile = rng.normal(0, 0.012, (256, 256)).astype(np.float32)
@@ -299,15 +301,12 @@ def _enlarge(image: Plane, rows: int, columns: int) -> Plane:
     return image
 
 
-def _paint(seed: int, finding: Finding, rows: int, columns: int, view: View) -> Plane:
+def _paint(seed: int, finding: Finding, shape: tuple[int, int], view: View) -> Plane:
     """Brightness in about [0, 1] at coordinates from -1 (left, top) to 1, float32 (rows, columns)."""
-    y, x = np.meshgrid(
-        np.linspace(-1, 1, rows, dtype=np.float32), np.linspace(-1, 1, columns, dtype=np.float32), indexing="ij"
-    )
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
     rng = np.random.default_rng(seed + 1)
-    vary = lambda scale: float(rng.uniform(-scale, scale))  # noqa: E731
-    x = x * (1 + vary(0.06)) + vary(0.04)
-    y = y * (1 + vary(0.05)) + vary(0.04)
+    wider, right, longer, lower = (float(v) for v in rng.uniform(-1, 1, 4) * (0.06, 0.04, 0.05, 0.04))
+    x, y = x * (1 + wider) + right, y * (1 + longer) + lower
     light = _frontal(x, y, finding, rng) if view in ("PA", "AP") else _lateral(x, y)
     return _with_marker(light, "L" if view in ("PA", "AP", "LL") else "R")
 
@@ -337,7 +336,9 @@ def _frontal(x: Plane, y: Plane, finding: Finding, rng: np.random.Generator) -> 
     # Vessels fan out of the hila
     angle, reach = np.arctan2(y + 0.05, side - 0.14), np.hypot(side - 0.14, y + 0.05)
     phase = rng.uniform(0, 6.28, 3)
-    strands = sum(np.cos(angle * f + p + 4 * reach) ** 6 for f, p in zip((7, 11, 17), phase, strict=True))
+    strands = np.zeros_like(x)
+    for branches, p in zip((7, 11, 17), phase, strict=True):
+        strands += np.cos(angle * branches + float(p) + 4 * reach) ** 6
     vessels = lung * strands * np.exp(-reach / 0.28) * 0.07
     # Heart, vessels and spine
     large = 1.45 if finding == "cardiomegaly" else 1.0
