@@ -99,7 +99,8 @@ class Ward:
 
     def deliver(self, destination: str = "pacs") -> None:
         """Everything that is due is delivered."""
-        for delivery in self.outbox.claim(destination, "courier", 100, timedelta(minutes=1), self.now):
+        later = self.now + timedelta(seconds=1)
+        for delivery in self.outbox.claim(destination, "courier", 100, timedelta(minutes=1), later):
             self.outbox.sent(
                 delivery.id,
                 "courier",
