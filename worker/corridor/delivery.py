@@ -71,7 +71,7 @@ class Courier:
             except RecordError as error:
                 log.error("record-unavailable error=%s", error)
                 self._stopping.wait(1.0)
-            except Exception:  # noqa: BLE001  a courier that ends would leave its destination unheard for ever
+            except Exception:
                 log.error("courier-failed destination=%s", self._channel.name, exc_info=True)
                 self._stopping.wait(1.0)
             else:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
-
 from schemas.decision import Policy
 from schemas.errors import HilumError, LeaseLost, NotAnalysable, RecordError
 from schemas.gate import GateRules
 from schemas.not_analysed import NotAnalysed
+from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
 from worker.corridor.bell import Bell
 from worker.decide.policy import decide
 from worker.decide.study import settle
@@ -94,7 +93,7 @@ class Reading:
                 log.error("record-unavailable error=%s", error)
                 self._stopping.wait(1.0)
                 continue
-            except Exception:  # noqa: BLE001  a reader that ends would be missed by nobody until the queue has grown
+            except Exception:
                 log.error("reader-failed", exc_info=True)
                 self._stopping.wait(1.0)
                 continue
