@@ -1,4 +1,4 @@
-"""A hospital for each test; each story on both databases."""
+"""A hospital for each test; stories that a database could spoil run on both."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.hospital import Hospital
+from tests.postgres import Cluster, postgres  # noqa: F401  a fixture
 
 
 @pytest.fixture
@@ -16,3 +17,12 @@ def hospital(tmp_path: Path) -> Iterator[Hospital]:
     there = Hospital(tmp_path / "hospital")
     yield there
     there.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Empty for the worker's own SQLite file; else a fresh PostgreSQL database."""
+    if request.param == "sqlite":
+        return ""
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return cluster.fresh()
