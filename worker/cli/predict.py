@@ -54,26 +54,28 @@ def _is_image_file(path: Path) -> bool:
     return head[:4] == b"\x89PNG" or head[:3] == b"\xff\xd8\xff" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def tensor_of(path: Path, rules: GateRules) -> Tensor:
+def tensor_of(path: Path, rules: GateRules, size: int) -> Tensor:
     """The tensor of a DICOM file (gated) or of a plain image file (whatever its size). Raises `NotAnalysable`."""
     from worker.decode.film import read_film
     from worker.tensor.image_file import open_image
     from worker.tensor.recipe import to_tensor
 
     if _is_image_file(path):
-        return to_tensor(open_image(path))
-    return to_tensor(read_film(path, rules).pixels)
+        return to_tensor(open_image(path), size)
+    return to_tensor(read_film(path, rules).pixels, size)
 
 
 def _score_all(paths: list[Path], config: Path | None) -> Iterator[Scored]:
     from worker.assemble import bundle, engine
 
     settings = settings_from(config)
-    running = engine(settings, bundle(settings))
+    model = bundle(settings)
+    running = engine(settings, model)
 
     def score(path: Path) -> Scored:
         try:
-            return Scored(path, running.submit(tensor_of(path, settings.gate), Urgency.ROUTINE).result(), None)
+            tensor = tensor_of(path, settings.gate, model.card.input_size)
+            return Scored(path, running.submit(tensor, Urgency.ROUTINE).result(), None)
         except NotAnalysable as error:
             return Scored(path, None, error.code, error.detail)
         except OSError as error:

@@ -48,6 +48,7 @@ class Reading:
         policy: Policy,
         operating_points: Mapping[str, float],
         model: ModelRef,
+        input_size: int,
         audiences: Sequence[Audience],
         work: Bell,
         news: Bell,
@@ -58,7 +59,7 @@ class Reading:
     ) -> None:
         self._jobs, self._spool, self._engine = jobs, spool, engine
         self._gate, self._policy, self._operating_points = gate, policy, operating_points
-        self._model, self._audiences = model, audiences
+        self._model, self._input_size, self._audiences = model, input_size, audiences
         self._work, self._news = work, news
         self._owner, self._rules, self._clock = owner, rules, clock
         self._in_hand: set[int] = set()
@@ -141,7 +142,7 @@ class Reading:
         started = time.perf_counter()
         film = read_film(self._spool.path_of(job.path), self._gate)
         decoded = time.perf_counter()
-        tensor = to_tensor(film.pixels)
+        tensor = to_tensor(film.pixels, self._input_size)
         made = time.perf_counter()
         prediction = self._engine.submit(tensor, job.order_urgency).result()
         timings = {
