@@ -1,0 +1,259 @@
+"""The worklist page in a real browser, on a real record: live, harmless, and usable by keyboard."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from schemas.not_analysed import NotAnalysed
+from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
+from worker.worklist.web.words import person
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+VIOLATIONS = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
+"""
+
+
+class Server:
+    """The page, served on a port that the system picks; can go away and come back on the same port."""
+
+    def __init__(self, ward: Ward) -> None:
+        self._ward = ward
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        config = uvicorn.Config(self._ward.app(), host="127.0.0.1", port=self.port, log_config=None, lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    made = Ward(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def server(ward: Ward) -> Iterator[Server]:
+    made = Server(ward)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """The worklist, open. At the end: nothing was said on the console, and no rule of the policy was broken."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, timezone_id="UTC")
+    opened = context.new_page()
+    opened.add_init_script(VIOLATIONS)
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
+    opened.goto(server.url)
+    expect(opened.locator("#link")).to_have_attribute("data-state", "live")
+    yield opened
+    assert opened.evaluate("window.violations") == []
+    assert [c for c in complaints if "ERR_" not in c] == []  # a server that is stopped by a test is no fault
+    context.close()
+
+
+def test_a_new_study_appears_without_reload(ward: Ward, page: Page) -> None:
+    expect(page.get_by_text("No study is waiting")).to_be_visible()
+    page.evaluate("window.sameDocument = true")
+    ward.receive(1, "PHANTOM^FIRST")
+    expect(page.locator("tr[data-key]")).to_contain_text("PHANTOM, FIRST")
+    expect(page.locator("tr[data-key]")).to_contain_text("being read")
+    ward.conclude(read(EFFUSION))
+    expect(page.locator(".group-urgent")).to_contain_text("effusion 0.83")
+    ward.study(2, read(PNEUMOTHORAX), "PHANTOM^SECOND")
+    expect(page.locator("tr[data-key]")).to_have_count(2)
+    expect(page.locator("tr[data-key]").first).to_contain_text("PHANTOM, SECOND")  # overtook the first
+    expect(page).to_have_title("(1 STAT) hilum worklist")
+    assert page.evaluate("window.sameDocument")
+
+
+def test_who_is_turned_away_appears_without_reload(ward: Ward, page: Page) -> None:
+    ward.turn_away()
+    expect(page.locator("#door")).to_contain_text("set the called AE title of the sender to HILUM")
+
+
+def test_a_delivery_is_told_without_reload(ward: Ward, page: Page) -> None:
+    ward.study(1, read(EFFUSION))
+    expect(page.locator(".told")).to_contain_text("pacs waiting")
+    ward.deliver()
+    expect(page.locator(".told")).to_contain_text("pacs told")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<img src=x onerror=alert(1)>",
+        "<script>alert(1)</script>",
+        '"><svg onload=alert(1)>',
+        "</table><iframe srcdoc='<script>parent.alert(1)</script>'>",
+    ],
+)
+def test_hostile_names_do_not_become_markup(ward: Ward, page: Page, hostile: str) -> None:
+    before = page.locator("img, iframe, script").count()
+    ward.study(1, not_read(NotAnalysed.UNREADABLE, hostile), hostile, patient_id=hostile, study_description=hostile)
+    ward.turn_away(hostile, hostile)
+    expect(page.locator("tr[data-key] .patient")).to_contain_text(hostile)  # by the swap
+    expect(page.locator("#door")).to_contain_text(hostile)
+    page.reload()
+    expect(page.locator("tr[data-key] .patient")).to_contain_text(hostile)  # and by the server
+    page.locator("tr[data-key] a").click()
+    expect(page.locator("h1")).to_have_text(person(hostile))
+    expect(page.locator(".identity")).to_contain_text(hostile)
+    assert page.locator("img, iframe, script").count() == before
+
+
+def test_the_policy_stops_what_is_inline(browser: Browser, server: Server) -> None:
+    """The canary of the other tests: a violation is noticed."""
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.add_init_script(VIOLATIONS)
+    opened.goto(server.url)
+    opened.evaluate(
+        """() => {
+            try { document.body.innerHTML = "<p>markup</p>"; } catch { /* Trusted Types */ }
+            document.body.setAttribute("style", "color: red");
+        }"""
+    )
+    expect(opened.locator("p", has_text="markup")).to_have_count(0)
+    opened.wait_for_function("window.violations.length === 2")
+    assert set(opened.evaluate("window.violations")) == {"require-trusted-types-for", "style-src-attr"}
+    context.close()
+
+
+def test_keys_move_and_open(ward: Ward, page: Page) -> None:
+    ward.study(1, read(), "PHANTOM^LATER", ago=timedelta(minutes=1))
+    ward.study(2, read(PNEUMOTHORAX), "PHANTOM^FIRST")
+    expect(page.locator("tr[data-key]")).to_have_count(2)
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("tr[data-key]").nth(0).locator("a")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("tr[data-key]").nth(1).locator("a")).to_be_focused()
+    ward.study(3, read(EFFUSION), "PHANTOM^BETWEEN")  # the list moves, the focus stays with its study
+    expect(page.locator("tr[data-key]")).to_have_count(3)
+    expect(page.get_by_role("link", name="PHANTOM, LATER")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("PHANTOM, LATER")
+    page.keyboard.press("Escape")
+    expect(page.locator("tr[data-key]")).to_have_count(3)
+
+
+def test_the_whole_row_opens_the_study_and_it_is_live_too(ward: Ward, page: Page) -> None:
+    ward.study(1, read(), "PHANTOM^ONE")
+    state = page.locator("tr[data-key] .state").bounding_box()
+    assert state is not None
+    page.mouse.click(state["x"] + 5, state["y"] + 5)
+    expect(page.locator("h1")).to_have_text("PHANTOM, ONE")
+    ward.study(1, read(PNEUMOTHORAX))
+    expect(page.locator(".head")).to_contain_text("STAT")
+    expect(
+        page.locator("section", has=page.get_by_role("heading", name="Revisions")).locator("tbody tr")
+    ).to_have_count(2)
+
+
+def test_a_list_that_is_no_longer_live_says_so_and_recovers(ward: Ward, server: Server, page: Page) -> None:
+    ward.study(1, read(), "PHANTOM^ONE")
+    expect(page.locator("tr[data-key]")).to_have_count(1)
+    server.stop()
+    expect(page.locator("#link")).to_contain_text("no connection to hilum: list as of")
+    expect(page.locator("tr[data-key]")).to_have_count(1)  # what was known stays in sight
+    ward.study(2, read(PNEUMOTHORAX), "PHANTOM^TWO")
+    server.start()
+    expect(page.locator("tr[data-key]")).to_have_count(2, timeout=30_000)
+    expect(page.locator("#link")).to_have_text("live")
+
+
+def test_a_hidden_page_lets_its_connection_go(browser: Browser, ward: Ward, server: Server) -> None:
+    """Seven worklists in one browser: it allows six connections to a host, and the seventh must load all the same."""
+    context = browser.new_context()
+    pages = [context.new_page() for _ in range(7)]
+    for opened in pages:
+        opened.add_init_script("Object.defineProperty(document, 'hidden', { get: () => window.away ?? false })")
+        opened.goto(server.url)
+        expect(opened.locator("#link")).to_have_attribute("data-state", "live")
+        if opened is not pages[-1]:
+            opened.evaluate("window.away = true; document.dispatchEvent(new Event('visibilitychange'))")
+    ward.study(1, read(), "PHANTOM^ONE")
+    expect(pages[-1].locator("tr[data-key]")).to_have_count(1)
+    expect(pages[0].locator("tr[data-key]")).to_have_count(0)
+    pages[0].evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
+    expect(pages[0].locator("tr[data-key]")).to_have_count(1)
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_colours_have_contrast(browser: Browser, ward: Ward, server: Server, scheme: str) -> None:
+    """Every text has at least 4.5 : 1 against what is behind it (WCAG 2.2, 1.4.3)."""
+    ward.study(1, read(PNEUMOTHORAX), ago=timedelta(minutes=5))
+    ward.study(2, read(EFFUSION))
+    ward.study(3, not_read(NotAnalysed.LATERAL))
+    ward.turn_away()
+    context = browser.new_context(color_scheme="light" if scheme == "light" else "dark", reduced_motion="reduce")
+    opened = context.new_page()
+    opened.goto(server.url)
+    expect(opened.locator("tr[data-key]")).to_have_count(3)
+    poor = opened.evaluate(CONTRAST)
+    context.close()
+    assert poor == []
+
+
+CONTRAST = """() => {
+  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll("body *:not(.none *)")) {
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push(`${e.className || e.tagName}: ${e.textContent.trim()} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}"""
