@@ -69,6 +69,7 @@ class Runtime(Protocol):
 
     name: str  # "openvino" or "tensorflow"
     device: str  # e.g. "CPU bf16"
+    best_batch: int  # films in one call; more of them only make the call longer, not each film cheaper
 
     def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
         """uint8 (N, size, size, 3) -> logits. Thread-safe. Raises `OutOfMemory`."""

@@ -1,0 +1,124 @@
+"""Both models by TensorFlow: XLA on a GPU, plain graphs on the CPU (the reference that OpenVINO is held against)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any, Final
+
+# TensorFlow's C++ side writes to stderr on import and reads this before anything could be configured.
+# putenv, not os.environ: hilum's own settings stay the only readers and writers of that.
+os.putenv("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from schemas.card import MODELS
+from schemas.errors import BundleInvalid, ConfigurationError, OutOfMemory
+from worker.infer.bundle import Bundle
+from worker.ports import Logits
+
+log = logging.getLogger("hilum.infer")
+OUTPUTS: Final = ("logits", "maps")
+
+
+class TensorFlow:
+    """`worker.ports.Runtime` on the first GPU, or on the CPU where there is none.
+
+    On a GPU every batch is padded to a power of two, because XLA compiles for each shape; all of them up to
+    `max_batch` are compiled before the constructor returns, so that no film waits for the compiler. The models are
+    called directly (`predict` grows without bound when it is called for ever).
+
+    Raises
+    ------
+    BundleInvalid
+        The graph cannot be read, or its weights are not those of the bundle.
+    ConfigurationError
+        Keras was told to use another backend.
+    """
+
+    name = "tensorflow"
+
+    def __init__(self, bundle: Bundle, *, threads: int, max_batch: int) -> None:
+        if keras.backend.backend() != "tensorflow":
+            raise ConfigurationError(
+                f"Keras runs on {keras.backend.backend()!r}; unset KERAS_BACKEND and mend ~/.keras/keras.json"
+            )
+        self._on_gpu = _prepare(threads)
+        self.device = "GPU xla" if self._on_gpu else "CPU f32"
+        self.best_batch = max_batch
+        models = [_model(bundle, name) for name in MODELS]
+        size = bundle.card.input_size
+
+        @tf.function(  # type: ignore[untyped-decorator]
+            jit_compile=self._on_gpu,
+            input_signature=None if self._on_gpu else [tf.TensorSpec((None, size, size, 3), tf.uint8)],
+        )
+        def forward(batch: Any) -> Any:
+            return [model(batch, training=False) for model in models]
+
+        self._forward = forward
+        for count in _powers(max_batch) if self._on_gpu else (1,):
+            started = time.perf_counter()
+            self.run(np.zeros((count, size, size, 3), np.uint8))
+            elapsed = round(1000 * (time.perf_counter() - started))
+            log.info("runtime-compiled", extra={"batch": count, "milliseconds": elapsed})
+
+    def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
+        """uint8 (N, size, size, 3) -> logits, and maps when asked for. Thread-safe. Raises `OutOfMemory`."""
+        count = len(batch)
+        if self._on_gpu:
+            padding = _powers(count)[-1] - count
+            batch = np.concatenate([batch, np.zeros((padding, *batch.shape[1:]), np.uint8)])
+        try:
+            binary, findings = self._forward(tf.constant(batch))
+            answers = {
+                (model, output): outputs[output].numpy()[:count]
+                for model, outputs in zip(MODELS, (binary, findings), strict=True)
+                for output in (OUTPUTS if maps else OUTPUTS[:1])
+            }
+        except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+            raise OutOfMemory(f"{self.device}: batch of {len(batch)}") from error
+        return Logits(
+            answers["binary", "logits"][:, 0],
+            answers["multilabel", "logits"],
+            answers.get(("binary", "maps")),
+            answers.get(("multilabel", "maps")),
+        )
+
+    def close(self) -> None:
+        """Let go of both models; TensorFlow keeps its memory until the process ends."""
+        del self._forward
+
+
+def _prepare(threads: int) -> bool:
+    """Is there a GPU? Once per process, before anything has run: no hoarding of its memory, no more cores than told."""
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:  # a second runtime in one process: the first has set both
+        log.debug("tensorflow-was-started")
+    return bool(gpus)
+
+
+def _model(bundle: Bundle, name: str) -> Any:
+    weights = bundle.weights(name)
+    try:
+        model = keras.models.model_from_json(bundle.graph(name))
+        for variable in model.weights:
+            variable.assign(weights[variable.path].astype(np.float32))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleInvalid(f"{bundle.folder}: {name} cannot be built ({error}); export the bundle again") from error
+    if not isinstance(model.output, dict) or set(model.output) != set(OUTPUTS):
+        raise BundleInvalid(f'{bundle.folder}: {name}.json must give "logits" and "maps"; export it again')
+    return model
+
+
+def _powers(count: int) -> list[int]:
+    """1, 2, 4, ... up to the first that holds `count`."""
+    return [1 << k for k in range((count - 1).bit_length() + 1)]
