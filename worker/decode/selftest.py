@@ -38,8 +38,9 @@ from pydicom.uid import (
 )
 
 from schemas.errors import NotAnalysable
+from worker.decode.cell import CODECS
 from worker.decode.header import open_source
-from worker.decode.pixels import DECODERS, PixelFormat, StoredPixels, decode, stored_pixels
+from worker.decode.pixels import PixelFormat, StoredPixels, decode, stored_pixels
 
 log = logging.getLogger("hilum.decode")
 
@@ -50,12 +51,7 @@ _NATIVE: Final = (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )
-_MEND: Final = {  # decoder -> the package to reinstall
-    "_pillow": "pillow",
-    "_gdcm": "python-gdcm",
-    "_jpegls": "pyjpegls",
-    "_openjpeg": "pylibjpeg-openjpeg",
-}
+_MEND: Final = {"gdcm": "python-gdcm", "jpegls": "pyjpegls", "openjpeg": "pylibjpeg-openjpeg"}  # else pillow
 
 
 @cache
@@ -73,10 +69,8 @@ def usable_transfer_syntaxes() -> tuple[str, ...]:
                 usable.append(str(syntax))
                 continue
             fault = "wrong pixels"
-        decoder = "" if syntax in _NATIVE else DECODERS[syntax].__name__
-        log.warning(
-            "decoder-unusable syntax=%s fault=%s mend=reinstall-%s", syntax, fault, _MEND.get(decoder, "pydicom")
-        )
+        package = "pydicom" if syntax in _NATIVE else _MEND.get(getattr(CODECS.get(syntax), "__name__", ""), "pillow")
+        log.warning("decoder-unusable syntax=%s fault=%s mend=reinstall %s", syntax, fault, package)
     return tuple(usable)
 
 
