@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from worker.infer.choose import choose_runtime, load_runtime
 from worker.infer.engine import Engine
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.paper import Paper
-from worker.ports import Channel
+from worker.ports import Channel, Runtime
 from worker.receive.access import Caller, LocalAE
 from worker.receive.listener import Listener, ListenerConfig
 from worker.record.database import Database
@@ -76,9 +77,18 @@ def bundle(settings: Settings) -> Bundle:
 
 def engine(settings: Settings, model: Bundle) -> Engine:
     """Both models loaded and proven by the golden vectors. Raises `ModelError`."""
+
+    def load(name: str) -> Runtime:
+        return load_runtime(name, model, threads=settings.model.threads, max_batch=settings.model.max_batch)
+
     name = choose_runtime(settings.model.runtime)
-    runtime = load_runtime(name, model, threads=settings.model.threads, max_batch=settings.model.max_batch)
-    return Engine(runtime, model.card, max_batch=settings.model.max_batch, gather_ms=settings.model.gather_ms)
+    return Engine(
+        load(name),
+        model.card,
+        max_batch=settings.model.max_batch,
+        gather_ms=settings.model.gather_ms,
+        fallback=None if name == "openvino" else partial(load, "openvino"),
+    )
 
 
 def channel(destination: Destination, settings: Settings) -> Channel:

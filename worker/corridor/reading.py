@@ -140,11 +140,13 @@ class Reading:
 
     def _read(self, job: Job) -> FilmOutcome:
         started = time.perf_counter()
-        film = read_film(self._spool.path_of(job.path), self._gate)
-        decoded = time.perf_counter()
-        tensor = to_tensor(film.pixels, self._input_size)
-        made = time.perf_counter()
-        prediction = self._engine.submit(tensor, job.order_urgency).result()
+        with self._engine.expect():
+            film = read_film(self._spool.path_of(job.path), self._gate)
+            decoded = time.perf_counter()
+            tensor = to_tensor(film.pixels, self._input_size)
+            made = time.perf_counter()
+            answer = self._engine.submit(tensor, job.order_urgency)
+        prediction = answer.result()
         timings = {
             "decode": 1000 * (decoded - started),
             "tensor": 1000 * (made - decoded),
