@@ -86,6 +86,7 @@ class SpoolSettings(_Section):
 class Web(_Section):
     host: str = "127.0.0.1"
     port: Port = 8080
+    hosts: list[str] = []  # names besides loopback by which browsers ask for the page
 
 
 class Model(_Section):

@@ -18,7 +18,7 @@ TOP_LEVEL = {
     *("deploy", "schemas", "tests", "training", "worker"),
 }
 NAMELESS = {"common", "helper", "helpers", "misc", "util", "utils"}
-ENVIRONMENT = {"environ", "environb", "getenv", "putenv", "unsetenv"}
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 EXCUSES = {"skip", "skipif", "skipIf", "skipUnless", "skipTest", "xfail", "importorskip"}
 # In halves, so that this file does not name them itself.
 INDEX_HOSTS = ("pypi" + ".org", "python" + "hosted.org", "--index" + "-url", "--find" + "-links", "npmjs" + ".org")
