@@ -11,7 +11,7 @@ limit: what a modality sends must not be able to make a row fail.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Dialect, ForeignKey, Index, Integer, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
@@ -73,17 +73,11 @@ class Study(Base):
     closed: Mapped[bool] = mapped_column(Boolean, default=False)  # off the worklist: its films were let go
     changes: Mapped[int] = mapped_column(BigInteger, default=0)  # counts whatever the worklist may show
 
-    __table_args__ = (Index("ix_studies_state_last_received_at", "state", "last_received_at"),)
 
-
-Index(
-    "ix_studies_worklist",
-    Study.urgency.desc(),
-    Study.received_at,
-    Study.id,
-    sqlite_where=Study.closed.is_(False),
-    postgresql_where=Study.closed.is_(False),
-)
+# A million closed studies weigh nothing on what is asked all day.
+_open: Final[dict[str, Any]] = {f"{name}_where": Study.closed.is_(False) for name in ("sqlite", "postgresql")}
+Index("ix_studies_worklist", Study.urgency.desc(), Study.received_at, Study.id, **_open)
+Index("ix_studies_state", Study.state, Study.last_received_at, **_open)
 
 
 class Job(Base):

@@ -45,6 +45,7 @@ _AGAIN: Final = (
     update(Study).where(Study.id == bindparam("study_id")).values(last_received_at=bindparam("b_received_at"))
 )
 _RESENT: Final = update(Job).where(Job.id == bindparam("job_id")).values(path=bindparam("b_path"))
+_REOPEN: Final = update(Study).where(Study.id == bindparam("study_id")).values(closed=False, changes=Study.changes + 1)
 _CHANCE: Final = (
     update(Job)
     .where(Job.id == bindparam("job_id"), one_of(Job.state, [JobState.FAILED]))
@@ -86,10 +87,10 @@ class Instances:
     ) -> Received:
         """Record the instance as waiting to be read; when this returns, the row is on the disk.
 
-        The same bytes again change nothing, except that a film that failed gets a fresh chance and bytes that
-        retention let go are known again. Other bytes under the same SOP Instance UID are a further version, and the
-        one that counts from now on. Versions are counted within the study: a modality that gives the same UID to
-        films of two studies has both read.
+        The same bytes again change nothing, except that a film that failed gets a fresh chance, and that a study
+        whose bytes retention had let go is on the worklist again, with the results that it had. Other bytes under
+        the same SOP Instance UID are a further version, and the one that counts from now on. Versions are counted
+        within the study: a modality that gives the same UID to films of two studies has both read.
 
         Raises
         ------
@@ -164,6 +165,7 @@ class Instances:
         connection.execute(_AGAIN, {"study_id": study_id, "b_received_at": received_at})
         if job.path is None:
             connection.execute(_RESENT, {"job_id": job.id, "b_path": file.path})
+            connection.execute(_REOPEN, {"study_id": study_id})
         if job.state == JobState.FAILED:
             connection.execute(_CHANCE, {"job_id": job.id, "b_received_at": received_at})
             settle_studies(connection, [study_id])

@@ -14,12 +14,15 @@ from schemas.tables import Job, Study
 from worker.record.database import Database
 from worker.record.rows import lock_studies, word
 
-_OLD: Final = (Study.state == word(StudyState.FINAL), Study.last_received_at < bindparam("before"))
 _twin = aliased(Job)
 _twins_study = aliased(Study)
 _FINALISE: Final = (
     update(Study)
-    .where(Study.state == word(StudyState.READ), Study.last_received_at <= bindparam("quiet_since"))
+    .where(
+        Study.closed.is_(False),
+        Study.state == word(StudyState.READ),
+        Study.last_received_at <= bindparam("quiet_since"),
+    )
     .values(state=word(StudyState.FINAL), changes=Study.changes + 1)
 )
 # A path that a row of a younger or unsettled study points to as well is not ours to remove.
@@ -27,8 +30,9 @@ _PURGEABLE: Final = (
     select(Job.id, Job.path)
     .join(Study, Study.id == Job.study_id)
     .where(
-        *_OLD,
         Study.closed.is_(False),
+        Study.state == word(StudyState.FINAL),
+        Study.last_received_at < bindparam("before"),
         Job.path.is_not(None),
         ~exists()
         .where(_twin.path == Job.path, _twins_study.id == _twin.study_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
@@ -35,14 +37,12 @@ def upgrade() -> None:
         sa.Column("closed", sa.Boolean, nullable=False),
         sa.Column("changes", sa.BigInteger, nullable=False),
     )
-    op.create_index("ix_studies_state_last_received_at", "studies", ["state", "last_received_at"])
-    op.create_index(
-        "ix_studies_worklist",
-        "studies",
-        [sa.text("urgency DESC"), "received_at", "id"],
-        sqlite_where=sa.text("closed IS 0"),
-        postgresql_where=sa.text("closed IS false"),
-    )
+    still_open: dict[str, Any] = {
+        "sqlite_where": sa.text("closed IS 0"),
+        "postgresql_where": sa.text("closed IS false"),
+    }
+    op.create_index("ix_studies_worklist", "studies", [sa.text("urgency DESC"), "received_at", "id"], **still_open)
+    op.create_index("ix_studies_state", "studies", ["state", "last_received_at"], **still_open)
     op.create_table(
         "jobs",
         sa.Column("id", ID, primary_key=True),
