@@ -20,7 +20,7 @@ from schemas.identity import Sender
 from schemas.rejection import Rejection
 from worker.ports import Spool
 from worker.receive.access import LocalAE, Refusal, admit, too_many
-from worker.receive.negotiation import contexts_for, refused
+from worker.receive.negotiation import Proposal, contexts_for, refused
 from worker.receive.store import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Arrival, Intake
 from worker.receive.transport import StoreAssociation, StoreServer
 
@@ -187,13 +187,12 @@ class Listener:
             self._tell(sender, verdict.what, verdict.mend)
             return
         assoc.sender, assoc.local_ae = sender, verdict
-        proposed = assoc.requestor.primitive.presentation_context_definition_list
-        assoc.acceptor.supported_contexts = contexts_for(proposed, self._transfer_syntaxes, self._services)
+        assoc.acceptor.supported_contexts = contexts_for(_proposal(assoc), self._transfer_syntaxes, self._services)
 
     def _on_accepted(self, event: evt.Event) -> None:
         assoc: StoreAssociation = event.assoc
-        proposed = assoc.requestor.primitive.presentation_context_definition_list
-        for what, mend in refused(proposed, assoc.accepted_contexts, self._transfer_syntaxes):
+        taken = {str(context.abstract_syntax) for context in assoc.accepted_contexts}
+        for what, mend in refused(_proposal(assoc), taken, self._transfer_syntaxes):
             self._tell(assoc.sender, what, mend)
 
     def _open_arrival(self, assoc: StoreAssociation, request: C_STORE, transfer_syntax: str) -> Arrival:
@@ -230,3 +229,8 @@ class Listener:
             self._rejected(Rejection(sender=sender, what=what, mend=mend, at=now))
         except Exception:  # the record may be away: that must not cost the association
             log.exception("rejection-not-recorded")
+
+
+def _proposal(assoc: StoreAssociation) -> Proposal:
+    contexts = assoc.requestor.primitive.presentation_context_definition_list
+    return tuple((str(context.abstract_syntax), tuple(map(str, context.transfer_syntax))) for context in contexts)

@@ -6,12 +6,16 @@ and listed as not analysed, and that is better than a modality whose queue stand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 from pydicom.uid import UID
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
 from pynetdicom.sop_class import Verification
+
+# Each proposed presentation context: its abstract syntax, and its transfer syntaxes as the sender orders them.
+Proposal: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 
 _STORAGE: Final = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 _DICOM_ROOT: Final = "1.2.840.10008."
@@ -31,10 +35,13 @@ def is_storage(abstract_syntax: str) -> bool:
     return uid.type == "SOP Class" and abstract_syntax.startswith(_STORAGE_ROOT) and "Storage" in uid.name
 
 
+@lru_cache(maxsize=32)
 def contexts_for(
-    proposed: Iterable[PresentationContext], transfer_syntaxes: Sequence[str], services: frozenset[str] = frozenset()
+    proposal: Proposal, transfer_syntaxes: tuple[str, ...], services: frozenset[str]
 ) -> list[PresentationContext]:
-    """What to accept of `proposed`: one context per SOP class, its syntaxes in the sender's order.
+    """What to accept of `proposal`: one context per SOP class, its syntaxes in the sender's order.
+
+    The list is shared (a sender proposes the same for each film): not to be changed.
 
     Parameters
     ----------
@@ -43,42 +50,34 @@ def contexts_for(
     services:
         SOP classes besides Verification and storage.
     """
-    usable = frozenset(transfer_syntaxes)
     accepted: dict[str, dict[str, None]] = {}
-    for context in proposed:
-        name = str(context.abstract_syntax)
-        if name == Verification or name in services or is_storage(name):
-            syntaxes = accepted.setdefault(name, {})
-            syntaxes.update(dict.fromkeys(s for s in map(str, context.transfer_syntax) if s in usable))
+    for abstract_syntax, offered in proposal:
+        if abstract_syntax == Verification or abstract_syntax in services or is_storage(abstract_syntax):
+            usable = (syntax for syntax in offered if syntax in transfer_syntaxes)
+            accepted.setdefault(abstract_syntax, {}).update(dict.fromkeys(usable))
     contexts = []
-    for name, syntaxes in accepted.items():
+    for abstract_syntax, syntaxes in accepted.items():
         context = PresentationContext()
-        context.abstract_syntax = name
+        context.abstract_syntax = abstract_syntax
         context.transfer_syntax = list(syntaxes)
         contexts.append(context)
     return contexts
 
 
-def refused(
-    proposed: Iterable[PresentationContext], accepted: Iterable[PresentationContext], transfer_syntaxes: Sequence[str]
-) -> list[tuple[str, str]]:
+def refused(proposal: Proposal, taken: Collection[str], transfer_syntaxes: tuple[str, ...]) -> list[tuple[str, str]]:
     """What an accepted association may nevertheless not send: (what, mend) in words.
 
-    A syntax is named only where the class was proposed with no other: a sender that also offers one that we take
-    has lost nothing.
+    A class that was `taken` in another syntax is not named: such a sender has lost nothing.
     """
-    taken = {str(context.abstract_syntax) for context in accepted}
     classes: dict[str, None] = {}
     syntaxes: dict[str, None] = {}
-    for context in proposed:
-        name = str(context.abstract_syntax)
-        if name in taken:
+    for abstract_syntax, offered in proposal:
+        if abstract_syntax in taken:
             continue
-        offered = [s for s in map(str, context.transfer_syntax) if s not in transfer_syntaxes]
-        if is_storage(name):
-            syntaxes.update(dict.fromkeys(offered))
+        if is_storage(abstract_syntax):
+            syntaxes.update(dict.fromkeys(syntax for syntax in offered if syntax not in transfer_syntaxes))
         else:
-            classes[name] = None
+            classes[abstract_syntax] = None
     remarks = []
     if classes:
         remarks.append((f"SOP class refused: {_names(classes)}", "let the sender use this AE title for storage only"))
@@ -92,7 +91,7 @@ def refused(
     return remarks
 
 
-def _names(uids: Iterable[str]) -> str:
+def _names(uids: Collection[str]) -> str:
     names = [UID(uid).name for uid in uids]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

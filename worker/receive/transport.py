@@ -16,6 +16,7 @@ what that is and fails first when it changes.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import select
@@ -26,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property, lru_cache
 from typing import Any, Final, TypeVar
 
 from pynetdicom import evt
@@ -33,7 +35,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ABORT, P_DATA
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from schemas.identity import Sender
@@ -61,6 +64,29 @@ _Item = TypeVar("_Item")
 
 class _Invalid(Exception):
     """The peer does not speak PS3.8: Evt19."""
+
+
+class _BrokenOff(Exception):
+    """The stream ends here: the connection was closed, or we abort."""
+
+
+class _AssociateRQ(A_ASSOCIATE_RQ):  # type: ignore[misc]
+    """Becomes a primitive once."""
+
+    @cached_property
+    def _primitive(self) -> Any:
+        return super().to_primitive()
+
+    def to_primitive(self) -> Any:
+        return self._primitive
+
+
+@lru_cache(maxsize=32)
+def _decode_request(pdu: bytes) -> _AssociateRQ:
+    """A sender proposes the same 128 contexts for each film, and to understand them takes 10 ms each time."""
+    request = _AssociateRQ()
+    request.decode(pdu)
+    return request
 
 
 class _Announcing(queue.Queue[_Item]):
@@ -213,6 +239,10 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
             self._end += size
         try:
             self._short = self._understand()
+            if self._pdv_left and self._request is not None:
+                self._stream(self._request)
+        except _BrokenOff:
+            pass
         except Exception as error:  # noqa: BLE001 - pynetdicom's decoders raise anything on hostile bytes
             log.warning("protocol-error kind=%s", type(error).__name__)
             self.event_queue.put("Evt19")
@@ -238,6 +268,73 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         self._begin, self._end = 0, left
         return bool(self.event_queue.empty())
 
+    def _stream(self, request: C_STORE) -> None:
+        """The rest of a data set, in as few system calls as it has PDUs and the buffer's size allows.
+
+        The state machine has no part in it: P-DATA-TF in Sta6 leaves it where it is (PS3.8 table 9-10). What is not
+        P-DATA-TF, an A-ABORT say, is left to `_understand`.
+        """
+        filled = 0
+        rest = b""
+        while not rest:
+            while self._pdv_left:
+                size = min(self._pdv_left, _BUFFER)
+                if filled + size > _BUFFER:
+                    request.arrival.write(self._buffer[:filled])
+                    filled = 0
+                self._read(self._buffer[filled : filled + size])
+                self._pdv_left -= size
+                filled += size
+            if self._pdv_control & _LAST:
+                break
+            rest = self._next_pdv()
+        request.arrival.write(self._buffer[:filled])
+        if rest:
+            self._end = len(rest)
+            self._buffer[: self._end] = rest
+        else:
+            self._fragment(self._buffer[:0])
+
+    def _next_pdv(self) -> bytes:
+        """Go on to the next fragment; where something else comes, what was read of it."""
+        headers = memoryview(bytearray(_PDU_HEADER.size + _PDV_HEADER.size))
+        have = _PDU_HEADER.size if self._pdu_left else 0
+        while have < len(headers):
+            # Not MSG_WAITALL: an A-ABORT is shorter than both headers.
+            have += self._read_some(headers[have:], 0)
+            if have >= _PDU_HEADER.size and not self._pdu_left:
+                kind, length = _PDU_HEADER.unpack_from(headers)
+                if kind != _P_DATA_TF:
+                    return bytes(headers[:have])
+                if not 0 < length <= _LARGEST_PDU:
+                    raise _Invalid
+                self._pdu_left = length
+        self._pdv_header(headers[_PDU_HEADER.size :])
+        return b""
+
+    def _read(self, into: memoryview) -> None:
+        """Fill `into`. Raises `_BrokenOff`."""
+        while into:
+            into = into[self._read_some(into, socket.MSG_WAITALL) :]
+
+    def _read_some(self, into: memoryview, flags: int) -> int:
+        """How many bytes were read; at least one. Raises `_BrokenOff`."""
+        while True:
+            try:
+                size = int(self.socket.socket.recv_into(into, 0, flags))
+            except BlockingIOError:  # SO_RCVTIMEO: a look at whether we were told to stop
+                with suppress(IndexError):
+                    if isinstance(self.to_provider_queue.queue[0], A_ABORT):
+                        raise _BrokenOff from None
+                continue
+            except OSError:
+                size = 0
+            if size == 0:
+                self.event_queue.put("Evt17")
+                raise _BrokenOff
+            self._idle_timer.restart()
+            return size
+
     def _begin_pdu(self, have: int) -> bool:
         """The header of a P-DATA-TF, or the whole of another PDU; False when there is not enough of it yet."""
         kind, length = _PDU_HEADER.unpack_from(self._buffer, self._begin)
@@ -259,10 +356,15 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         return True
 
     def _begin_pdv(self) -> None:
-        length, self._pdv_context, self._pdv_control = _PDV_HEADER.unpack_from(self._buffer, self._begin)
+        self._pdv_header(self._buffer[self._begin : self._begin + _PDV_HEADER.size])
+        self._begin += _PDV_HEADER.size
+        if not self._pdv_left:
+            self._fragment(self._buffer[:0])
+
+    def _pdv_header(self, header: memoryview) -> None:
+        length, self._pdv_context, self._pdv_control = _PDV_HEADER.unpack(header)
         if not 2 <= length <= self._pdu_left - 4:
             raise _Invalid
-        self._begin += _PDV_HEADER.size
         self._pdu_left -= 4 + length
         self._pdv_left = length - 2
         # Command set before data set, one message at a time (PS3.7 6.3.1, PS3.8 E.1).
@@ -271,8 +373,6 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         same_context = self._request is None or self._request._context_id == self._pdv_context
         if bool(self._pdv_control & _COMMAND) is not in_command or not same_context:
             raise _Invalid
-        if not self._pdv_left:
-            self._fragment(self._buffer[:0])
 
     def _control(self, pdu: bytearray) -> None:
         if pdu[0] == _A_ASSOCIATE_RQ:
@@ -280,7 +380,9 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
             # pynetdicom breaks off on titles that are blank or not ASCII (#646, #921): give it some that are.
             for at, title in zip((10, 26), self.titles, strict=True):
                 pdu[at : at + 16] = (title or "?").ljust(16).encode("ascii")
-        decoded, event = self._decode_pdu(pdu)
+            decoded, event = _decode_request(bytes(pdu)), "Evt6"
+        else:
+            decoded, event = self._decode_pdu(pdu)
         self._recv_pdu.put(decoded)
         self.event_queue.put(event)
 
@@ -427,7 +529,8 @@ class StoreRequestHandler(RequestHandler):  # type: ignore[misc]
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A peer that does not read must not hold the reactor for ever.
         seconds = server.ae.network_timeout
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(seconds), 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 500_000))
         assoc.set_socket(StoreSocket(assoc, client_socket=connection))
         assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
