@@ -134,7 +134,14 @@ class WebServer:
     """The page in a thread of its own."""
 
     def __init__(self, app: object, host: str, port: int) -> None:
-        config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="on")  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,  # open pages listen for news and would hold it for ever
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
 
@@ -156,7 +163,6 @@ class WebServer:
     def stop(self) -> None:
         """Stop; open pages are dropped."""
         self._server.should_exit = True
-        self._server.force_exit = True
         self._thread.join(5.0)
 
 

@@ -65,7 +65,7 @@ def worklist(
             waited(row.received_at, now()),
             Text(row.patient_name or row.patient_id),
             Text(row.accession_number),
-            Text("; ".join(row.reasons)),
+            Text("\n".join(row.reasons)),
             Text(", ".join(WORDS[code] for code in row.not_analysed)),
             str(row.state),
         )
