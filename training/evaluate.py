@@ -1,4 +1,8 @@
-"""How good a model is, with how sure we are: figures on one side of the split, 95 % intervals by patient bootstrap."""
+"""How good a model is, with how sure we are: figures on one side of the split, 95 % intervals by patient bootstrap.
+
+Every measure takes weights (R, N), how often each of N films counts in each of R rounds, and answers R values at once:
+a thousand rounds for sixteen outputs are then seconds, not minutes. NaN where a round cannot be measured.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
-Truth: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float64]
+Measure: TypeAlias = Callable[[Floats], Floats]
 Figure: TypeAlias = dict[str, float | None]  # value, low, high; None where it cannot be told
 
 
-def macro_auroc(
-    truth: NDArray[Any], scores: NDArray[np.floating], weights: NDArray[np.floating] | None = None
-) -> float:
-    """Mean AUROC over the columns that have both kinds of film; NaN when none has."""
-    values = [_auroc(truth[:, k] > 0.5, scores[:, k], weights) for k in range(truth.shape[1])]
-    known = [v for v in values if not np.isnan(v)]
-    return float(np.mean(known)) if known else float("nan")
-
-
 def figures(
-    truth: NDArray[np.floating],
+    truth: NDArray[Any],
     probabilities: NDArray[np.floating],
     threshold: float,
     patients: Sequence[int],
@@ -42,9 +37,9 @@ def figures(
     """
     positive = truth > 0.5
     above = probabilities >= threshold
-    measures: dict[str, Callable[[NDArray[np.floating]], float]] = {
-        "auroc": lambda w: _auroc(positive, probabilities, w),
-        "average_precision": lambda w: _average_precision(positive, probabilities, w),
+    measures: dict[str, Measure] = {
+        "auroc": lambda w: auroc(positive, probabilities, w),
+        "average_precision": lambda w: average_precision(positive, probabilities, w),
         "sensitivity": lambda w: _share(above, w * positive),
         "specificity": lambda w: _share(~above, w * ~positive),
     }
@@ -53,42 +48,61 @@ def figures(
     }
 
 
-def interval(
-    measure: Callable[[NDArray[np.floating]], float], patients: Sequence[int], *, rounds: int = 1000, seed: int = 0
-) -> Figure:
-    """The measure under weight 1 for every film, and its 2.5 and 97.5 percentiles when patients are drawn again.
+def interval(measure: Measure, patients: Sequence[int], *, rounds: int = 1000, seed: int = 0) -> Figure:
+    """The measure with every film once, and its 2.5 and 97.5 percentiles when as many patients are drawn again.
 
-    `measure` takes one weight a film (how often its patient was drawn) and may answer NaN, which is left out; low and
-    high are None when nine tenths of the rounds cannot be measured.
+    Low and high are None when nine tenths of the rounds cannot be measured.
     """
     _, member = np.unique(np.asarray(patients), return_inverse=True)
     n = int(member.max()) + 1
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n, np.full(n, 1.0 / n), size=rounds).astype(np.float64)
-    draws = np.array([measure(times[member]) for times in drawn])
-    known = draws[~np.isnan(draws)]
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=rounds)
+    values = measure(drawn[:, member].astype(np.float64))
+    known = values[~np.isnan(values)]
     low, high = np.quantile(known, [0.025, 0.975]).tolist() if len(known) > rounds / 10 else (None, None)
-    return {"value": _number(measure(np.ones(len(member)))), "low": _number(low), "high": _number(high)}
+    return {"value": number(float(measure(np.ones((1, len(member))))[0])), "low": number(low), "high": number(high)}
 
 
-def _number(value: float | None) -> float | None:
-    """JSON has no NaN."""
+def number(value: float | None) -> float | None:
+    """Four digits; None for NaN, which JSON does not know."""
     return None if value is None or np.isnan(value) else round(value, 4)
 
 
-def _auroc(positive: Truth, scores: NDArray[np.floating], weights: NDArray[np.floating] | None) -> float:
-    kept = np.ones(len(positive), bool) if weights is None else weights > 0
-    if positive[kept].all() or not positive[kept].any():
-        return float("nan")
-    return float(roc_auc_score(positive[kept], scores[kept], sample_weight=None if weights is None else weights[kept]))
+def auroc(positive: NDArray[np.bool_], scores: NDArray[np.floating], weights: Floats) -> Floats:
+    """Area under the receiver operating characteristic; ties count half."""
+    hits, misses = _by_score(positive, scores, weights)
+    below = np.cumsum(misses, axis=1) - misses
+    return _ratio((hits * (below + misses / 2.0)).sum(axis=1), hits.sum(axis=1) * misses.sum(axis=1))
 
 
-def _average_precision(positive: Truth, scores: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
-    if not (weights * positive).any():
-        return float("nan")
-    return float(average_precision_score(positive, scores, sample_weight=weights))
+def average_precision(positive: NDArray[np.bool_], scores: NDArray[np.floating], weights: Floats) -> Floats:
+    """Area under precision and recall, as a sum of steps (no interpolation)."""
+    hits, misses = (x[:, ::-1] for x in _by_score(positive, scores, weights))
+    found = np.cumsum(hits, axis=1)
+    precision = found / np.maximum(found + np.cumsum(misses, axis=1), 1e-12)
+    return _ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
 
 
-def _share(hit: Truth, weights: NDArray[np.floating]) -> float:
-    total = float(weights.sum())
-    return float((hit * weights).sum()) / total if total else float("nan")
+def macro_auroc(truth: NDArray[Any], scores: NDArray[np.floating], weights: Floats | None = None) -> Floats:
+    """Mean AUROC over those of the columns (N, K) that have both kinds of film."""
+    if weights is None:
+        weights = np.ones((1, len(truth)))
+    each = np.stack([auroc(truth[:, k] > 0.5, scores[:, k], weights) for k in range(truth.shape[1])])
+    return _ratio(np.nansum(each, axis=0), (~np.isnan(each)).sum(axis=0).astype(np.float64))
+
+
+def _by_score(positive: NDArray[np.bool_], scores: NDArray[np.floating], weights: Floats) -> tuple[Floats, Floats]:
+    """Weight of positives and of negatives at each distinct score, ascending: twice (R, G)."""
+    order = np.argsort(scores, kind="stable")
+    _, starts = np.unique(scores[order], return_index=True)
+    sorted_weights = weights[:, order]
+    hits: Floats = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
+    misses: Floats = np.add.reduceat(sorted_weights * ~positive[order], starts, axis=1)
+    return hits, misses
+
+
+def _share(hit: NDArray[np.bool_], weights: Floats) -> Floats:
+    return _ratio((hit * weights).sum(axis=1), weights.sum(axis=1))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from schemas.card import CARD, GOLDEN, MODELS, ModelCard
 from schemas.findings import LABELS
-from training.densenet import build, load_weights, weights_of
+from training import densenet
 from worker.tensor.recipe import fingerprint
 
 _OUTPUTS = {"binary": 1, "multilabel": len(LABELS)}
@@ -55,9 +55,9 @@ def write_bundle(
     try:
         logits = {}
         for name, trained in zip(MODELS, (binary, multilabel), strict=True):
-            weights = rounded(weights_of(trained))
-            model = build(_OUTPUTS[name], size)
-            load_weights(model, weights)
+            weights = rounded(densenet.weights_of(trained))
+            model = densenet.build(_OUTPUTS[name], size)
+            densenet.load_weights(model, weights)
             (staging / f"{name}.json").write_text(_stable(model.to_json()), encoding="utf-8")
             np.savez(staging / f"{name}.npz", **weights)  # type: ignore[arg-type]
             logits[name] = np.asarray(model.predict(golden, batch_size=1, verbose=0)["logits"], np.float32)

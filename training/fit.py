@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from training import densenet, speed
 from training.augment import Augmentation, augmented, plain
-from training.evaluate import macro_auroc
+from training.evaluate import macro_auroc, number
 from training.losses import positive_weights, weighted_bce
 
 _EMA_EVERY: Final = 4  # steps; averaging seven million weights is not free
@@ -70,7 +70,7 @@ class _State:
     epoch: int = 0
     step: int = 0
     seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float | None]] = field(default_factory=list)
 
 
 def fit(
@@ -81,7 +81,6 @@ def fit(
     progress: Progress,
     *,
     start: Weights | None = None,
-    build: Callable[[int, int], keras.Model] = densenet.build,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, NDArray[np.float32]]:
     """Run the stage, or what an earlier run left of it.
@@ -92,8 +91,6 @@ def fit(
         Holds `checkpoint.npz` (rewritten after every epoch) and `history.json`.
     start:
         Weights by path; a head of another shape must not be among them. None: random.
-    build:
-        (outputs, size) -> model, as `training.densenet.build`.
 
     Returns
     -------
@@ -102,7 +99,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(stage.seed)
     outputs = train.targets.shape[1]
-    whole = build(outputs, stage.size)
+    whole = densenet.build(outputs, stage.size)
     model = speed.prepare(keras.Model(whole.input, whole.output["logits"]))
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -140,14 +137,18 @@ def fit(
                 break
         state.epoch += 1
         state.seconds = clock() - began
-        figures = {"epoch": state.epoch, "minutes": state.seconds / 60.0, "loss": loss}
+        figures: dict[str, float | None] = {
+            "epoch": state.epoch,
+            "minutes": round(state.seconds / 60.0, 2),
+            "loss": loss,
+        }
         figures["auroc"] = _auroc(model, validation, stage)
         current = densenet.weights_of(model)
         densenet.load_weights(model, average)
         figures["auroc_ema"] = _auroc(model, validation, stage)
         densenet.load_weights(model, current)
         state.history.append(figures)
-        log.info("epoch stage=%s %s", stage.name, " ".join(f"{k}={v:.4g}" for k, v in figures.items()))
+        log.info("epoch stage=%s %s", stage.name, " ".join(f"{k}={v}" for k, v in figures.items()))
         _save(checkpoint, model, optimizer, state, average)
         (folder / "history.json").write_text(json.dumps(state.history, indent=1), encoding="utf-8")
     progress.update(task, completed=stage.epochs * steps)
@@ -169,8 +170,9 @@ def _logits(model: keras.Model, films: FilmStack, size: int, batch: int) -> NDAr
     return np.concatenate(chunks).astype(np.float32)
 
 
-def _auroc(model: keras.Model, validation: Films, stage: Stage) -> float:
-    return macro_auroc(validation.targets, _logits(model, validation.pixels, stage.size, 2 * stage.batch))
+def _auroc(model: keras.Model, validation: Films, stage: Stage) -> float | None:
+    logits = _logits(model, validation.pixels, stage.size, 2 * stage.batch)
+    return number(float(macro_auroc(validation.targets, logits)[0]))
 
 
 def _average(average: dict[str, NDArray[np.float32]], model: keras.Model, ema: float, step: int) -> None:

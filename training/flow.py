@@ -38,10 +38,10 @@ SENSITIVITY: Final = 0.8  # that the operating points aim at, on validation film
 # Minutes are shares of the order's; epochs are only a ceiling.
 STAGES: Final = (
     Stage(name="96 px", size=96, epochs=16, minutes=0.30, batch=24, learning_rate=1.5e-3, final=0.4),
-    Stage(name="128 px", size=128, epochs=12, minutes=0.30, batch=24, learning_rate=8e-4, final=0.2),
-    Stage(name="224 px", size=224, epochs=6, minutes=0.25, batch=16, learning_rate=3e-4),
+    Stage(name="112 px", size=112, epochs=16, minutes=0.33, batch=24, learning_rate=1e-3, final=0.3),
+    Stage(name="224 px", size=224, epochs=6, minutes=0.29, batch=16, learning_rate=3e-4),
 )
-BINARY: Final = Stage(name="binary", size=224, epochs=3, minutes=0.15, batch=16, learning_rate=1.5e-4)
+BINARY: Final = Stage(name="binary", size=224, epochs=3, minutes=0.08, batch=16, learning_rate=1e-4)
 
 LIMITS: Final = (
     "Trained and tested on films of one hospital only (NIH Clinical Center, 1992 to 2015), reduced to 128 and 256 px.",

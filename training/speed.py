@@ -24,6 +24,7 @@ def prepare(model: keras.Model) -> keras.Model:
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             if not training or not self.trainable:
                 return super().call(inputs, training=False)
+            # The kernel's variance is the unbiased one (n - 1), Keras' own divides by n: a part in n apart.
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
             )
