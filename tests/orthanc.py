@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -85,6 +84,11 @@ class Orthanc:
         found: list[dict[str, Any]] = self.post("/tools/find", query)
         return found
 
+    def empty(self) -> None:
+        """Forget every patient."""
+        for patient in self.get("/patients"):
+            self._request("DELETE", f"/patients/{patient}")
+
     def stop(self) -> None:
         """End the process."""
         self._process.terminate()
@@ -113,13 +117,19 @@ class Orthanc:
         pytest.fail(f"Orthanc did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
 
 
-@pytest.fixture
-def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
-    """One for the test alone."""
-    server = Orthanc(tmp_path / "orthanc")
+@pytest.fixture(scope="module")
+def orthanc_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """One for the tests of a module: to start and to end takes it seconds."""
+    server = Orthanc(tmp_path_factory.mktemp("orthanc"))
     yield server
     server.stop()
-    shutil.rmtree(tmp_path / "orthanc", ignore_errors=True)
+
+
+@pytest.fixture
+def orthanc(orthanc_of_module: Orthanc) -> Orthanc:
+    """An empty one; import `orthanc_of_module` along with it."""
+    orthanc_of_module.empty()
+    return orthanc_of_module
 
 
 def _free_ports(count: int) -> list[int]:

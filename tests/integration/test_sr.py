@@ -16,7 +16,7 @@ from pynetdicom.dsutils import encode
 
 from schemas.errors import PermanentFailure
 from schemas.flag import Flag, Receipt
-from tests.orthanc import Orthanc, orthanc  # noqa: F401  a fixture
+from tests.orthanc import Orthanc, orthanc, orthanc_of_module  # noqa: F401  fixtures
 from tests.unit.notify.flags import PATIENT, PNEUMOTHORAX, STUDY, VALID, film, flag
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.sr import SERIES_DESCRIPTION, SERIES_NUMBER, build_sr

@@ -322,8 +322,8 @@ def test_a_host_that_has_no_address() -> None:
 
 def test_a_stalled_pacs_does_not_hold_the_sender(pacs: Pacs) -> None:
     pacs.stall = 60.0
-    with to(pacs.port, timeout=0.3) as channel:
-        with pytest.raises(TransientFailure, match=r"no answer within 0\.3 s"):
+    with to(pacs.port, timeout=3) as channel:
+        with pytest.raises(TransientFailure, match="no answer within 3 s"):
             channel.send(flag())
         pacs.stall = 0.0
         channel.send(flag())
