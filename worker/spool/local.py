@@ -74,11 +74,11 @@ class LocalIncoming:
         """Fsync the bytes, give them their lasting name, fsync the name. Raises `SpoolFull`, `Unreadable`."""
         if self._temporary is None:
             raise SpoolError("commit after discard or commit")
-        if not is_uid(instance.sop_uid, lenient=True):
-            raise Unreadable("SOP Instance UID is not fit to be a file name")
         digest = self._digest.hexdigest()
         film = self._spool.films / digest[:2] / f"{instance.sop_uid}-{digest}.dcm"
         try:
+            if not is_uid(instance.sop_uid, lenient=True):
+                raise Unreadable("SOP Instance UID is not fit to be a file name")
             with _disk():
                 os.fdatasync(self._descriptor)
                 # Over a film of the same name, too: it has the same bytes, or has lost them since.
