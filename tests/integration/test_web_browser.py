@@ -204,6 +204,18 @@ def test_a_list_that_is_no_longer_live_says_so_and_recovers(ward: Ward, server: 
     expect(page.locator("#link")).to_have_text("live")
 
 
+def test_a_connection_that_died_unnoticed_is_made_anew(browser: Browser, server: Server) -> None:
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.clock.install()
+    opened.goto(server.url)
+    expect(opened.locator("#link")).to_have_attribute("data-state", "live")
+    with opened.expect_request("**/events"):
+        opened.clock.fast_forward(40_000)  # the page's own clock: nothing was heard for so long
+    expect(opened.locator("#link")).to_have_attribute("data-state", "live")
+    context.close()
+
+
 def test_a_hidden_page_lets_its_connection_go(browser: Browser, ward: Ward, server: Server) -> None:
     """Seven worklists in one browser: it allows six connections to a host, and the seventh must load all the same."""
     context = browser.new_context()

@@ -108,6 +108,32 @@ def test_a_record_that_is_away_is_told_once_and_its_return_too(record: Record) -
     asyncio.run(story())
 
 
+def test_a_fault_of_any_kind_is_not_passed_off_as_quiet(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        room = Newsroom(record.change_token)
+        stream = room.stream()
+        await news(stream)
+        monkeypatch.setattr(room, "_change_token", broken)
+        assert await news(stream) == ("away", "")
+
+    asyncio.run(story())
+
+
+def test_the_server_says_that_it_is_there(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT", 0.01)
+
+    async def story() -> None:
+        stream = Newsroom(record.change_token).stream()
+        heard = [(await news(stream))[0] for _ in range(4)]
+        assert "here" in heard
+        assert heard.count("token") == 1
+
+    asyncio.run(story())
+
+
 def test_as_many_pages_as_are_served(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST", 2)
 

@@ -105,6 +105,12 @@ def test_the_door_shows_who_was_turned_away_and_the_mend(ward: Ward, client: Tes
     assert "2 ROOM9 10.1.2.3 ARCHIVE called AE title ARCHIVE is not ours set the called AE title" in text
 
 
+def test_the_door_forgets(ward: Ward, client: TestClient) -> None:
+    ward.turn_away()
+    ward.now += timedelta(days=2)
+    assert "ROOM9" not in seen(client)
+
+
 def test_one_study_has_films_revisions_and_deliveries(ward: Ward, client: TestClient) -> None:
     ward.study(1, read(EFFUSION), study_description="Chest PA", patient_birth_date="19610412", patient_sex="F")
     ward.deliver()

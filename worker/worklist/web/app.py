@@ -7,7 +7,7 @@ Routes: `/` the worklist, `/studies/UID` one study, `/events` news of changes (s
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 PAGE: Final = 100  # studies on one page
 REJECTIONS: Final = 20  # shown at most
+RECENT: Final = timedelta(days=1)  # of rejections
 
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -107,7 +108,7 @@ def create_app(
             "offset": offset,
             "earlier": max(0, offset - PAGE),
             "later": offset + PAGE if len(rows) > PAGE else None,
-            "rejections": rejections.recent(REJECTIONS),
+            "rejections": [r for r in rejections.recent(REJECTIONS) if clock() - r.last_at < RECENT],
             "waiting": sum(d.get(OutboxState.PENDING, 0) + d.get(OutboxState.SENDING, 0) for d in deliveries),
             "refused": sum(d.get(OutboxState.REFUSED, 0) for d in deliveries),
             "status": status(),

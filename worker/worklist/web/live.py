@@ -8,12 +8,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from schemas.errors import RecordError
-
 log = logging.getLogger("hilum.web")
 
 EVERY: Final = 0.2  # seconds between two looks
-HEARTBEAT: Final = 15.0  # seconds; keeps proxies from closing, and finds browsers that went away
+HEARTBEAT: Final = 10.0  # seconds; a page that hears nothing for three of them knows that it is cut off
 MOST: Final = 200  # open pages
 
 AWAY: Final = ""  # the token while the record does not answer
@@ -35,7 +33,7 @@ class Newsroom:
         return len(self._subscribers) >= MOST
 
     async def stream(self) -> AsyncIterator[str]:
-        """Server-sent events: `token` now and at each change, `away` while the record does not answer."""
+        """Server-sent events: `token` at once and at each change, `away` when the record stops to answer, `here`."""
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._subscribers.add(queue)
         if self._token is not None:
@@ -49,7 +47,7 @@ class Newsroom:
                     async with asyncio.timeout(HEARTBEAT):
                         token = await queue.get()
                 except TimeoutError:
-                    yield ": still here\n\n"
+                    yield "event: here\ndata:\n\n"
                     continue
                 while not queue.empty():  # only the latest matters
                     token = queue.get_nowait()
@@ -64,10 +62,10 @@ class Newsroom:
         while True:
             try:
                 token = await asyncio.to_thread(self._change_token)
-            except RecordError as error:
+            except Exception as error:  # whatever it is: a page must not say "live" when it is not
                 token = AWAY
                 if self._token != AWAY:
-                    log.warning("record-away error=%s", type(error).__name__)
+                    log.warning("record-away", exc_info=error)
             if token != self._token:
                 self._token = token
                 for queue in self._subscribers:

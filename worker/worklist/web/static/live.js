@@ -3,9 +3,11 @@
 
 const MINUTE = 60_000;
 const PAUSE = 500; // ms between two fetches, however fast the news
+const SILENCE = 30_000; // ms; the server says something every 10 s, so this is a connection that died unnoticed
 const link = document.getElementById("link");
 let ahead = 0; // how far this machine's clock is ahead of the server's, ms
 let source = null;
+let heard = 0; // when the server last said anything
 let fetching = false;
 let wanted = false;
 let held = false; // a pointer is down: a list that moves now would put another study under the click
@@ -87,16 +89,30 @@ function listen() {
   source?.close();
   source = null;
   if (document.hidden) return;
+  heard = Date.now();
   source = new EventSource("/events");
   source.addEventListener("token", (event) => {
+    heard = Date.now();
     say("live", "live");
     if (JSON.parse(event.data) !== live().dataset.token) refresh();
   });
-  source.addEventListener("away", () => say("lost", `the database does not answer: list as of ${clock()}`));
+  source.addEventListener("here", () => (heard = Date.now()));
+  source.addEventListener("away", () => {
+    heard = Date.now();
+    say("away", `the database does not answer: list as of ${clock()}`);
+  });
   source.onerror = () => {
     say("lost", `no connection to hilum: list as of ${clock()}`);
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000); // refused; otherwise it tries by itself
   };
+}
+
+function watch() {
+  tick();
+  if (source && Date.now() - heard > SILENCE) {
+    say("lost", `no connection to hilum: list as of ${clock()}`);
+    listen();
+  }
 }
 
 const clock = () => new Date().toLocaleTimeString([], { hour12: false });
@@ -117,6 +133,6 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("pointerdown", () => (held = true));
 for (const end of ["pointerup", "pointercancel", "dragend"]) document.addEventListener(end, () => (held = false));
 document.addEventListener("visibilitychange", listen);
-setInterval(tick, 5000);
+setInterval(watch, 5000);
 settle();
 listen();
