@@ -146,24 +146,18 @@ _REVISED: Final = (
 )
 _REVISION: Final = insert(Revision).returning(Revision.id)
 _OUTBOX: Final = insert(OutboxRow)
+_TOLD: Final = select(OutboxRow.id, OutboxRow.destination, OutboxRow.state, OutboxRow.attempts).where(
+    OutboxRow.study_id == bindparam("study_id")
+)
 # Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
 _SUPERSEDE: Final = (
     update(OutboxRow)
     .where(
-        OutboxRow.study_id == bindparam("of_study"),
-        OutboxRow.destination.in_(bindparam("names", expanding=True)),
+        OutboxRow.id.in_(bindparam("ids", expanding=True)),
         OutboxRow.state == word(OutboxState.PENDING),
         OutboxRow.attempts == 0,
     )
     .values(state=word(OutboxState.SUPERSEDED))
-)
-_TOLD: Final = (
-    select(OutboxRow.destination)
-    .where(
-        OutboxRow.study_id == bindparam("study_id"),
-        one_of(OutboxRow.state, [OutboxState.PENDING, OutboxState.SENDING, OutboxState.SENT]),
-    )
-    .distinct()
 )
 
 
@@ -438,15 +432,17 @@ def _films(connection: Connection, study_id: int, study_uid: str) -> tuple[list[
 
 def _tell(connection: Connection, destinations: Sequence[Audience], revision: dict[str, Any]) -> None:
     """One outbox row for each destination that is to hear of this revision."""
-    heard: set[str] = set()
-    if revision["revision"] > 1:
-        heard = set(connection.scalars(_TOLD, {"study_id": revision["study_id"]}))
+    told = connection.execute(_TOLD, {"study_id": revision["study_id"]}).all() if revision["revision"] > 1 else []
+    heard = {row.destination for row in told if row.state not in {OutboxState.REFUSED, OutboxState.SUPERSEDED}}
     raised = revision["urgency"] > Urgency.ROUTINE
     names = [a.name for a in destinations if a.when == "analysed" or raised or a.name in heard]
     if not names:
         return
-    if heard:
-        connection.execute(_SUPERSEDE, {"of_study": revision["study_id"], "names": names})
+    stale = [
+        row.id for row in told if row.state == OutboxState.PENDING and not row.attempts and row.destination in names
+    ]
+    if stale:
+        connection.execute(_SUPERSEDE, {"ids": stale})
     decided_at = revision["decided_at"]
     row = {
         "revision_id": revision["revision_id"],

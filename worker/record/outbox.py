@@ -99,8 +99,11 @@ _RETRY: Final = _MOVE.values(
 _REFUSE: Final = _MOVE.values(state=word(OutboxState.REFUSED), last_error=bindparam("error"))
 _NEXT_DUE: Final = select(func.min(OutboxRow.next_attempt_at)).where(*_FREE)
 _OWNERS: Final = select(OutboxRow.lease_owner).where(OutboxRow.state == word(OutboxState.SENDING)).distinct()
-_COUNTS: Final = select(OutboxRow.destination, OutboxRow.state, func.count()).group_by(
-    OutboxRow.state, OutboxRow.destination
+_UNFINISHED: Final = (OutboxState.PENDING, OutboxState.SENDING, OutboxState.REFUSED)
+_COUNTS: Final = (
+    select(OutboxRow.destination, OutboxRow.state, func.count())
+    .where(one_of(OutboxRow.state, _UNFINISHED))
+    .group_by(OutboxRow.state, OutboxRow.destination)
 )
 
 
@@ -207,12 +210,12 @@ class Outbox:
         return self._database.read(lambda connection: connection.scalar(_NEXT_DUE, {"to": destination}))
 
     def counts(self) -> dict[str, dict[OutboxState, int]]:
-        """How many flags each destination has in each state."""
+        """How many flags of each destination wait, are under way, or were refused."""
 
         def work(connection: Connection) -> dict[str, dict[OutboxState, int]]:
             counts: dict[str, dict[OutboxState, int]] = {}
             for destination, state, count in connection.execute(_COUNTS):
-                counts.setdefault(destination, dict.fromkeys(OutboxState, 0))[OutboxState(state)] = count
+                counts.setdefault(destination, dict.fromkeys(_UNFINISHED, 0))[OutboxState(state)] = count
             return counts
 
         return self._database.read(work)

@@ -161,8 +161,8 @@ def test_replay_can_be_told_what(record: Record) -> None:
     assert record.outbox.replay(states=[OutboxState.REFUSED]) == 1
     assert record.outbox.replay(states=[OutboxState.SUPERSEDED]) == 0
     assert record.outbox.counts() == {
-        "pacs": dict.fromkeys(OutboxState, 0) | {OutboxState.SENT: 2, OutboxState.PENDING: 1},
-        "ris": dict.fromkeys(OutboxState, 0) | {OutboxState.PENDING: 3},
+        "pacs": {OutboxState.PENDING: 1, OutboxState.SENDING: 0, OutboxState.REFUSED: 0},
+        "ris": {OutboxState.PENDING: 3, OutboxState.SENDING: 0, OutboxState.REFUSED: 0},
     }
 
 
