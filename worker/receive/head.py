@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from struct import Struct, unpack_from
 from typing import Final
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.uid import UID
 from pydicom.valuerep import TEXT_VR_DELIMS, PersonName
 
@@ -160,9 +160,7 @@ def _walk(data: bytearray, *, explicit: bool, little: bool, found: dict[int, byt
         if not outer and tag > _LAST:
             return
         vr, length, at = _header(data, at, order, explicit=explicit and group != 0xFFFE)
-        if tag in _DELIMITERS:
-            if not outer:
-                raise Unreadable("a delimiter outside of a sequence")
+        if tag in _DELIMITERS:  # of something open, else the walk has ended above
             explicit = outer.pop()
         elif length == _UNDEFINED:
             if len(outer) >= _DEPTH:
@@ -200,13 +198,18 @@ def _uid(found: Mapping[int, bytes], tag: int, name: str) -> str:
     return value
 
 
-def _context(found: Mapping[int, bytes]) -> StudyContext:
+def _encodings(raw: bytes) -> list[str]:
+    names = [name.strip() for name in raw.decode("ascii", errors="replace").strip("\0 ").split("\\")]
+    # pydicom would take any codec that Python has for a character set.
+    defined = [name if name.isprintable() and (name in python_encoding or name[:3] == "ISO") else "" for name in names]
     try:
-        names = found.get(_CHARACTER_SET, b"").decode("ascii", errors="replace").strip("\0 ")
-        encodings = convert_encodings([name.strip() for name in names.split("\\")])
-        b"".decode(encodings[0])
+        return convert_encodings(defined)
     except LookupError:
-        encodings = ["iso8859"]
+        return ["iso8859"]
+
+
+def _context(found: Mapping[int, bytes]) -> StudyContext:
+    encodings = _encodings(found.get(_CHARACTER_SET, b""))
     fields = {}
     for tag, (field, longest) in _CONTEXT.items():
         if tag not in found:
