@@ -126,3 +126,11 @@ def test_corrupt_bytes_never_raise_anything_else(tmp_path: Path) -> None:
 def test_a_missing_file_stays_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_image(tmp_path / "none.png")
+
+
+def test_an_rgba_film_of_nih(films: Path) -> None:
+    path = films / "png_dicom_pairs" / "00001369_000.png"
+    with Image.open(path) as image:
+        assert image.mode == "RGBA"
+        red = np.asarray(image)[:, :, 0]
+    assert (open_image(path) == red).all()
