@@ -32,7 +32,7 @@ class Orthanc:
             pytest.fail(f"{BINARY} is missing: apt install orthanc")
         self.ae_title = ae_title
         self.host = "127.0.0.1"
-        self.port, self.http_port = _free_ports(2)
+        self.port, self.http_port = free_ports(2)
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "orthanc.log"
         config = folder / "orthanc.json"
@@ -132,7 +132,8 @@ def orthanc(orthanc_of_module: Orthanc) -> Orthanc:
     return orthanc_of_module
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     for held in sockets:
         held.bind(("127.0.0.1", 0))

@@ -68,6 +68,14 @@ class _NotSent(Exception):
     """A file or a batch that could not be sent; the message is for a person."""
 
 
+class _Broken(_NotSent):
+    """The association is of no more use."""
+
+    def __init__(self, association: Association, words: str) -> None:
+        super().__init__(words)
+        self.association = association
+
+
 @dataclass(frozen=True)
 class _Peer:
     ae_title: str
@@ -86,6 +94,11 @@ class _Peer:
                     if association is None or not association.is_established:
                         association = self._associate(contexts)
                     yield index, self._store(association, path, context)
+                except _Broken as error:
+                    # pynetdicom may call it established for a while yet, and would wait for answers that never come.
+                    error.association.abort()
+                    association = None
+                    yield index, Sent(path=path, error=str(error))
                 except _NotSent as error:
                     yield index, Sent(path=path, error=str(error))
         finally:
@@ -126,7 +139,7 @@ class _Peer:
             raise _NotSent(f"could not be sent: {error}") from error
         status = answer.get("Status")
         if status is None:
-            raise _NotSent(f"{self.ae_title} did not answer: the association broke or timed out")
+            raise _Broken(association, f"{self.ae_title} did not answer: the association broke or timed out")
         if status == 0x0000 or status >> 12 == 0xB:  # success, or stored with a warning (PS3.4 B.2.3)
             return Sent(path=path, status=status)
         comment = f": {answer.ErrorComment}" if answer.get("ErrorComment") else ""

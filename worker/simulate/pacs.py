@@ -117,7 +117,7 @@ class Pacs:
         except OSError:
             return _NO_SPACE
         with self._lock:
-            self._stored.setdefault(sop_uid, path)
+            self._stored[sop_uid] = path  # keeps its place in the order
         return _SUCCESS
 
 
