@@ -13,7 +13,7 @@ from schemas.errors import Undecodable
 from worker.decode import cell
 from worker.decode.cell import REPLY, REQUEST, Shape
 
-TIMEOUT: Final = 30.0  # seconds without a byte; the largest films decode in two or three
+TIMEOUT: Final = 20.0  # seconds without a byte; the largest films decode in two or three
 _KEPT: Final = 4  # idle processes that wait for the next film
 
 _idle: list[_Cell] = []

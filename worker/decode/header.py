@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import re
 import zlib
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import pydicom.config
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -72,7 +73,8 @@ _OTHERS: Final = (
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
 )
 _WANTED: Final = [tag_for_keyword(k) or 0 for k in (*_CONTEXT.values(), *_TEXTS.values(), *_OTHERS)]
-_PIXELS: Final = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_PIXEL_DATA: Final = 0x7FE00010
+_PIXELS: Final = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}  # Float, Double Float
 _AGE: Final = re.compile(r"(\d{1,3})([DWMY]?)")
 _YEARS: Final = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 
@@ -81,20 +83,20 @@ _YEARS: Final = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.
 class Source:
     """An open file, read up to its pixels.
 
-    `stream` is the file itself, or the inflated data set; Pixel Data's value starts at `offset` and has `length`
+    `stream` is the file in memory, or the inflated data set; Pixel Data's value starts at `offset` and has `length`
     bytes (0xFFFFFFFF: encapsulated). `transfer_syntax` is empty when the file has no File Meta Information.
     """
 
     dataset: Dataset
     transfer_syntax: str
     little_endian: bool
-    stream: BinaryIO
+    stream: mmap.mmap | io.BytesIO
     offset: int = 0
     length: int = 0
     has_pixels: bool = False
 
 
-def open_source(file: BinaryIO) -> Source:
+def open_source(file: BinaryIO | io.BytesIO) -> Source:
     """Parse `file` (PS3.10, or a bare data set) up to Pixel Data; no pixel is read.
 
     Raises
@@ -103,20 +105,23 @@ def open_source(file: BinaryIO) -> Source:
         Not DICOM, or broken before the pixels.
     """
     try:
-        return _parse(file)
+        # Mapped, because a read from it never allocates more than the file holds, whatever a length field says.
+        if isinstance(file, io.BytesIO):
+            return _parse(file)
+        return _parse(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except Undecodable:
         raise
     except Exception as error:  # pydicom raises whatever the broken bytes cause, RecursionError too
         raise Undecodable(f"header cannot be parsed ({type(error).__name__})") from error
 
 
-def _parse(file: BinaryIO) -> Source:
-    file.seek(128)
-    file.seek(132 if file.read(4) == b"DICM" else 0)  # PS3.10 7.1
-    meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 0x0002)
+def _parse(stream: mmap.mmap | io.BytesIO) -> Source:
+    stream.seek(0)
+    stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)  # PS3.10 7.1
+    meta = read_dataset(cast("BinaryIO", stream), False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 0x0002)
     syntax = text(meta, "TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
-        file = _inflate(file.read())
+        stream = _inflate(stream.read())
     little = syntax != ExplicitVRBigEndian
     implicit = syntax in ("", ImplicitVRLittleEndian)
     found: list[tuple[int, str | None, int]] = []
@@ -126,22 +131,22 @@ def _parse(file: BinaryIO) -> Source:
             found.append((tag, vr, length))
         return tag in _PIXELS
 
-    dataset = read_dataset(file, implicit, little, stop_when=at_pixels, specific_tags=list(_WANTED))
+    dataset = read_dataset(cast("BinaryIO", stream), implicit, little, stop_when=at_pixels, specific_tags=list(_WANTED))
     if not found:
-        return Source(dataset=dataset, transfer_syntax=syntax, little_endian=little, stream=file)
+        return Source(dataset=dataset, transfer_syntax=syntax, little_endian=little, stream=stream)
     tag, vr, length = found[0]
     return Source(
         dataset=dataset,
         transfer_syntax=syntax,
         little_endian=little,
-        stream=file,
-        offset=file.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8),  # PS3.5 7.1.2: tag, VR, length
+        stream=stream,
+        offset=stream.tell() + (12 if vr in EXPLICIT_VR_LENGTH_32 else 8),  # PS3.5 7.1.2: tag, VR, length
         length=length,
-        has_pixels=keyword_for_tag(tag) == "PixelData" and length != 0,
+        has_pixels=tag == _PIXEL_DATA and length != 0,
     )
 
 
-def _inflate(deflated: bytes) -> BinaryIO:
+def _inflate(deflated: bytes) -> io.BytesIO:
     """PS3.5 A.5: the data set as one raw deflate stream."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     data = inflater.decompress(deflated, MAX_INFLATED)

@@ -6,23 +6,25 @@ Every size is checked against the header, and the header against `MAX_PIXELS`, b
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_fragments
 from pydicom.uid import (
-    UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     RLELossless,
 )
 
 from schemas.errors import NotAnalysable, Undecodable
+from schemas.identity import is_uid
 from schemas.not_analysed import NotAnalysed
 from worker.decode.apart import decode_apart
 from worker.decode.cell import CODECS, Shape
@@ -30,6 +32,13 @@ from worker.decode.header import Source, integer, text
 
 MAX_PIXELS: Final = 1 << 26  # 8192 x 8192; the largest chest detectors have 4300 x 4300
 UNDEFINED: Final = 0xFFFFFFFF
+_NATIVE: Final[tuple[str, ...]] = (
+    "",  # no File Meta Information
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+)
 GREY_TOLERANCE: Final = 24  # grey levels between channels; lossy compression and resampling leave this much
 GREY_SHARE: Final = 0.98  # of the pixels; the rest may be coloured annotations
 
@@ -108,15 +117,19 @@ def stored_pixels(source: Source) -> tuple[StoredPixels, PixelFormat]:
         raise NotAnalysable(NotAnalysed.COLOUR, "three samples of 16 bits")
     if source.length == UNDEFINED:
         return _encapsulated(source, form)
-    if source.transfer_syntax and UID(source.transfer_syntax).is_encapsulated:
-        raise Undecodable("Pixel Data is not encapsulated although the Transfer Syntax is")
+    if source.transfer_syntax not in _NATIVE:
+        raise Undecodable(f"Pixel Data is not encapsulated, Transfer Syntax {_named(source.transfer_syntax)}")
     return _native(source, form)
+
+
+def _named(transfer_syntax: str) -> str:
+    return transfer_syntax if is_uid(transfer_syntax) else "malformed"
 
 
 def _native(source: Source, form: PixelFormat) -> tuple[StoredPixels, PixelFormat]:
     count = form.rows * form.columns * form.samples
     size = count * form.bits_allocated // 8
-    view = _view(source)
+    view = source.stream.getbuffer() if isinstance(source.stream, io.BytesIO) else memoryview(source.stream)
     if source.length < size or len(view) - source.offset < size:
         raise Undecodable(f"Pixel Data has {min(source.length, len(view) - source.offset)} bytes of {size}")
     kind = "u1" if form.bits_allocated == 8 else "<u2" if source.little_endian else ">u2"
@@ -129,12 +142,6 @@ def _native(source: Source, form: PixelFormat) -> tuple[StoredPixels, PixelForma
     return _one_sample(cells, form)
 
 
-def _view(source: Source) -> memoryview:
-    if isinstance(source.stream, io.BytesIO):
-        return source.stream.getbuffer()
-    return memoryview(mmap.mmap(source.stream.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def _unswapped(view: memoryview, source: Source, size: int) -> bytes:
     cells = bytes(view[source.offset : source.offset + size + size % 2])
     is_ow = bytes(view[source.offset - 8 : source.offset - 6]) == b"OW"
@@ -144,9 +151,11 @@ def _unswapped(view: memoryview, source: Source, size: int) -> bytes:
 def _encapsulated(source: Source, form: PixelFormat) -> tuple[StoredPixels, PixelFormat]:
     source.stream.seek(source.offset)
     try:
-        codestream = get_frame(source.stream.read(), 0, number_of_frames=1)
-    except Exception as error:  # broken offset tables and delimiters: ValueError, struct.error, …
+        fragments = list(generate_fragments(source.stream.read()))
+    except Exception as error:  # broken items and lengths: ValueError, struct.error, …
         raise Undecodable(f"broken encapsulation ({type(error).__name__})") from error
+    # The first item is the Basic Offset Table (PS3.5 A.4); one frame needs none, and senders get it wrong.
+    codestream = b"".join(fragments[1:])
     return decode(codestream, source.transfer_syntax, form)
 
 
@@ -159,7 +168,7 @@ def decode(codestream: bytes, transfer_syntax: str, form: PixelFormat) -> tuple[
         No decoder, a broken code stream, or one of another size than the header says.
     """
     if transfer_syntax not in (JPEGBaseline8Bit, *CODECS):
-        raise Undecodable(f"no decoder for Transfer Syntax {transfer_syntax}")
+        raise Undecodable(f"no decoder for Transfer Syntax {_named(transfer_syntax)}")
     if transfer_syntax != RLELossless:
         form = _agreed(codestream, form)
     if transfer_syntax in (JPEGBaseline8Bit, JPEGExtended12Bit) and form.bits_allocated == 8:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -41,7 +41,7 @@ FINDINGS: Final[tuple[Finding, ...]] = (
     *("none", "pneumothorax", "effusion", "nodule", "consolidation", "cardiomegaly"),
 )
 _GRID: Final = 512  # rows of the drawing; larger films are enlarged from it and get their own noise
-_EPOCH: Final = datetime(2024, 1, 1, 8, 0)  # noqa: DTZ001  DICOM's DA and TM have no zone here
+_EPOCH: Final = datetime(2024, 1, 1, 8, 0, tzinfo=UTC)
 _DIGITS: Final = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 _VIEW_CODES: Final[dict[View, tuple[str, str]]] = {  # CID 4010
     "PA": ("272479007", "postero-anterior"),
@@ -125,7 +125,7 @@ def write_demo_films(folder: Path, when: datetime | None = None) -> list[Path]:
     Studies a few minutes apart, the last at `when` (default: now). Returns the files in order of time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    last = when or datetime.now()  # noqa: DTZ005  the local clock is what a modality writes
+    last = when or datetime.now().astimezone()  # local time is what a modality writes
     paths = []
     for number, film in enumerate(_MORNING, start=1):
         ds = dataset(
