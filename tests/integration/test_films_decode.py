@@ -99,7 +99,8 @@ def test_dicom_door_and_png_door_agree(films: Path, stem: str) -> None:
 def test_polarity_of_nih_films(films: Path, folder: str, every: int) -> None:
     """No upright film is turned, and nearly every inverted one is.
 
-    Over all 9,770 films: none of 9,766 upright ones turned; 9,755 of them (99.9 %) found when inverted; both films that NIH itself released inverted are turned.
+    Over all 9,770 films: none of 9,766 upright ones turned; 9,755 of them (99.9 %) found when inverted; both films
+    that NIH itself released inverted are turned.
     """
     found: Counter[str] = Counter()
     for path in sorted((films / "nih" / folder).glob("*.webp"))[::every]:
