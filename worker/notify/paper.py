@@ -80,6 +80,15 @@ class Paper:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        if not end:
+            self._sync_name()
+
+    def _sync_name(self) -> None:
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _record(self, flag: Flag) -> dict[str, Any]:
         record: dict[str, Any] = {

@@ -15,6 +15,7 @@ from functools import cache
 from io import BytesIO
 from typing import Final, NamedTuple
 
+from highdicom._standard_utils import get_module_attribute_map
 from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
@@ -90,8 +91,8 @@ _GAPS: Final = {
     },
 }
 
-_DATE: Final = re.compile(r"\d{8}")  # PS3.5 6.2, VR DA
-_TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?")  # VR TM
+_DATE: Final = re.compile(r"[0-9]{8}")  # PS3.5 6.2, VR DA
+_TIME: Final = re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?")  # VR TM
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\\]")  # the backslash separates values; ESC would switch the repertoire
 
 
@@ -322,6 +323,7 @@ def print_forms() -> _Printed:
         is_complete=True,
         specific_character_set="ISO_IR 192",
     )
+    get_module_attribute_map.cache_clear()  # highdicom's tables of the standard: 60 MiB, and not needed again
     # highdicom signs with the time of day, and the same flag must give the same bytes.
     del document.ContributingEquipmentSequence[0].ContributionDateTime
 

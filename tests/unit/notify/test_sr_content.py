@@ -265,6 +265,8 @@ def test_control_characters_and_backslashes_do_not_come_through() -> None:
 def test_what_is_no_date_is_left_out() -> None:
     report = read(build_sr(VALID["dates that are none"]))
     assert (report.PatientBirthDate, report.StudyDate, report.StudyTime, report.PatientSex) == ("", "", "", "")
+    report = read(build_sr(VALID["digits that are no DICOM digits"]))
+    assert (report.PatientBirthDate, report.StudyDate, report.StudyTime) == ("", "20250102", "")
 
 
 def test_an_identifier_longer_than_its_vr_is_carried_through_as_the_pacs_has_it() -> None:
