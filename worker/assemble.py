@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from importlib import resources
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -130,6 +131,13 @@ def listener_config(settings: Settings) -> ListenerConfig:
     )
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class WebServer:
     """The page in a thread of its own."""
 
@@ -140,6 +148,7 @@ class WebServer:
             port=port,
             log_config=None,
             access_log=False,
+            server_header=False,
             timeout_graceful_shutdown=1,  # open pages listen for news and would hold it for ever
         )
         self._server = uvicorn.Server(config)
@@ -270,6 +279,11 @@ class Worker:
             self._stops.append(courier.stop)
 
     def _start_web(self) -> None:
+        web = self.settings.web
+        hosts = list(web.hosts)
+        if not _is_loopback(web.host):
+            log.warning("web-open host=%s mend=put-a-proxy-with-log-in-before-it", web.host)
+            hosts.append(web.host)
         app = create_app(worklist=self.worklist, rejections=self.rejections, outbox=self.outbox, status=self.status)
         self.web = WebServer(app, self.settings.web.host, self.settings.web.port)
         self.web.start()

@@ -25,6 +25,7 @@ _DEPTH: Final = 64
 _VALUE: Final = 4096  # bytes of one value that are kept
 _UNDEFINED: Final = 0xFFFFFFFF
 _DELIMITERS: Final = frozenset({0xFFFEE00D, 0xFFFEE0DD})
+_ITEM: Final = 0xFFFEE000
 
 _CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS: Final = 0x00080016
@@ -157,7 +158,8 @@ def _walk(data: bytearray, *, explicit: bool, little: bool, found: dict[int, byt
             raise _MoreBytes
         group, element = tag_at(data, at)
         tag = group << 16 | element
-        if not outer and tag > _LAST:
+        # An item whose sequence element was lost (seen from an ultrasound device) is passed over like an element.
+        if not outer and tag > _LAST and tag != _ITEM:
             return
         vr, length, at = _header(data, at, order, explicit=explicit and group != 0xFFFE)
         if tag in _DELIMITERS:  # of something open, else the walk has ended above
