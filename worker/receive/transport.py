@@ -290,7 +290,7 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
             rest = self._next_pdv()
         request.arrival.write(self._buffer[:filled])
         if rest:
-            self._end = len(rest)
+            self._end, self._short = len(rest), False
             self._buffer[: self._end] = rest
         else:
             self._fragment(self._buffer[:0])
@@ -306,9 +306,7 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
                 kind, length = _PDU_HEADER.unpack_from(headers)
                 if kind != _P_DATA_TF:
                     return bytes(headers[:have])
-                if not 0 < length <= _LARGEST_PDU:
-                    raise _Invalid
-                self._pdu_left = length
+                self._pdata_header(length)
         self._pdv_header(headers[_PDU_HEADER.size :])
         return b""
 
@@ -340,11 +338,9 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         kind, length = _PDU_HEADER.unpack_from(self._buffer, self._begin)
         body = self._begin + _PDU_HEADER.size
         if kind == _P_DATA_TF:
-            if length > _LARGEST_PDU:
-                raise _Invalid
             if self.state_machine.current_state not in ("Sta6", "Sta7"):
                 self.event_queue.put("Evt10")
-            self._pdu_left = length
+            self._pdata_header(length)
             self._begin = body
             return True
         if kind not in _PDU_KINDS or length > _BUFFER - _PDU_HEADER.size:
@@ -361,12 +357,17 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         if not self._pdv_left:
             self._fragment(self._buffer[:0])
 
+    def _pdata_header(self, length: int) -> None:
+        if not _PDV_HEADER.size <= length <= _LARGEST_PDU:
+            raise _Invalid
+        self._pdu_left = length
+
     def _pdv_header(self, header: memoryview) -> None:
         length, self._pdv_context, self._pdv_control = _PDV_HEADER.unpack(header)
-        if not 2 <= length <= self._pdu_left - 4:
-            raise _Invalid
         self._pdu_left -= 4 + length
         self._pdv_left = length - 2
+        if self._pdv_left < 0 or self._pdu_left < 0 or 0 < self._pdu_left < _PDV_HEADER.size:
+            raise _Invalid
         # Command set before data set, one message at a time (PS3.7 6.3.1, PS3.8 E.1).
         message = self.assoc.dimse.message
         in_command = self._request is None and (message is None or type(message) is DIMSEMessage)

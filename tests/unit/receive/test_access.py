@@ -74,7 +74,7 @@ def test_lines_of_the_list(line: Caller, address: str, admitted: bool) -> None:
 
 
 def test_an_address_that_is_none_is_a_fault_of_the_configuration() -> None:
-    with pytest.raises(ConfigurationError, match="10.0.0.0/33"):
+    with pytest.raises(ConfigurationError, match=r"10\.0\.0\.0/33"):
         _ = Caller(address="10.0.0.0/33").network
 
 
