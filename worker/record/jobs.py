@@ -19,12 +19,10 @@ from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
 from schemas.tables import Job as JobRow
 from schemas.tables import OutboxRow, PredictionRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import OPEN, lapsed, lock_studies, one_of, settle_studies, word
+from worker.record.rows import OPEN, by_study, lapsed, one_of, settle_studies, word
 from worker.record.shapes import clean, digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
 
 Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
-
-CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving never waits for it
 
 _CLAIMABLE: Final = (
     select(
@@ -238,7 +236,6 @@ class Jobs:
         }
 
         def work(connection: Connection, studies: list[int]) -> int:
-            lock_studies(connection, studies)
             here = (JobRow.study_id.in_(studies), *over)
             count = 0
             for values, which in ((failed, JobRow.attempts >= max_attempts), (back, JobRow.attempts < max_attempts)):
@@ -246,7 +243,7 @@ class Jobs:
             settle_studies(connection, studies)
             return count
 
-        return self._by_study(over, work)
+        return by_study(self._database, select(JobRow.study_id).where(*over), work)
 
     def requeue(self, study_uid: str | None, states: Collection[JobState], now: datetime) -> int:
         """Put films of one study, or of all, that are in one of `states` back into the queue; returns how many.
@@ -259,24 +256,13 @@ class Jobs:
             which.append(JobRow.study_id == select(Study.id).where(Study.study_uid == study_uid).scalar_subquery())
 
         def work(connection: Connection, studies: list[int]) -> int:
-            lock_studies(connection, studies)
             values = {"attempts": 0, "not_before": now, "not_analysed": None, "detail": "", "concluded_at": None}
             statement = update(JobRow).where(JobRow.study_id.in_(studies), *which)
             count = connection.execute(statement.values(state=JobState.SPOOLED.value, **values)).rowcount
             settle_studies(connection, studies)
             return count
 
-        return self._by_study(which, work) if states else 0
-
-    def _by_study(self, which: Sequence[Any], work: Callable[[Connection, list[int]], int]) -> int:
-        """Run `work` on the studies that have such jobs, some at a time."""
-        found = select(JobRow.study_id).where(*which).distinct().order_by(JobRow.study_id)
-        studies = self._database.read(lambda connection: list(connection.scalars(found)))
-        count = 0
-        for start in range(0, len(studies), CHUNK):
-            chunk = studies[start : start + CHUNK]
-            count += self._database.write(lambda connection, chunk=chunk: work(connection, chunk))  # type: ignore[misc]
-        return count
+        return by_study(self._database, select(JobRow.study_id).where(*which), work) if states else 0
 
     def conclude(  # noqa: PLR0917  one call, read as a sentence
         self,

@@ -17,13 +17,14 @@ from schemas.identity import StudyContext
 from schemas.lifecycle import OutboxState
 from schemas.tables import OutboxRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import lapsed, lock_studies, one_of, touch_studies, word
+from worker.record.rows import by_study, lapsed, one_of, touch_studies, word
 from worker.record.shapes import clean, film_from_json, reasons_from_json
 
-_WAITING: Final = (OutboxState.PENDING, OutboxState.SENDING)
+_DONE: Final = (OutboxState.SENT, OutboxState.REFUSED, OutboxState.SUPERSEDED)
 _earlier = aliased(OutboxRow)
 _other = aliased(OutboxRow)
-# A study's flags arrive in the order in which they were decided.
+# A study's flags arrive in the order in which they were decided. "Not done", because no index answers that: the few
+# flags of the study are looked at, never the queue, however long it has grown while a destination was away.
 _FREE: Final = (
     OutboxRow.state == word(OutboxState.PENDING),
     OutboxRow.destination == bindparam("to"),
@@ -31,7 +32,7 @@ _FREE: Final = (
         _earlier.study_id == OutboxRow.study_id,
         _earlier.destination == OutboxRow.destination,
         _earlier.revision < OutboxRow.revision,
-        one_of(_earlier.state, _WAITING),
+        ~one_of(_earlier.state, _DONE),
     ),
 )
 _PREDECESSOR: Final = (
@@ -196,14 +197,13 @@ class Outbox:
         if since is not None:
             which.append(OutboxRow.created_at >= since)
 
-        def work(connection: Connection) -> int:
-            studies = connection.scalars(select(OutboxRow.study_id).where(*which).distinct()).all()
-            lock_studies(connection, studies)
+        def work(connection: Connection, studies: list[int]) -> int:
+            back = update(OutboxRow).where(OutboxRow.study_id.in_(studies), *which)
+            values = {"state": OutboxState.PENDING.value, "next_attempt_at": OutboxRow.created_at}
             touch_studies(connection, studies)
-            back = update(OutboxRow).where(*which).values(state=OutboxState.PENDING.value)
-            return connection.execute(back.values(next_attempt_at=OutboxRow.created_at)).rowcount
+            return connection.execute(back.values(**values)).rowcount
 
-        return self._database.write(work)
+        return by_study(self._database, select(OutboxRow.study_id).where(*which), work)
 
     def next_due(self, destination: str) -> datetime | None:
         """When the next flag may be claimed; None when none waits."""

@@ -5,15 +5,17 @@ Order of locks, so that no two writers wait for each other: studies by id, then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Text, bindparam, case, exists, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, case, exists, literal_column, select, update
 
 from schemas.lifecycle import JobState, StudyState
 from schemas.tables import Job, Study
+from worker.record.database import Database
 
 
 def word(state: StrEnum) -> ColumnElement[str]:
@@ -31,6 +33,7 @@ def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool
     return (table.lease_until < now) | table.lease_owner.in_(list(dead))  # type: ignore[no-any-return]
 
 
+CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving hardly waits for it
 OPEN: Final = (JobState.SPOOLED, JobState.READING)
 
 _LOCK: Final = (
@@ -64,3 +67,15 @@ def settle_studies(connection: Connection, ids: Iterable[int]) -> None:
 def touch_studies(connection: Connection, ids: Iterable[int]) -> None:
     """Say that the worklist may show something new of these studies."""
     connection.execute(_TOUCH, {"ids": sorted(set(ids))})
+
+
+def by_study(database: Database, found: Select[int], work: Callable[[Connection, list[int]], int]) -> int:
+    """Run `work` on the studies that `found` selects, some at a time, each time with these locked; the sum."""
+    studies = sorted(set(database.read(lambda connection: connection.scalars(found).all())))
+
+    def locked(connection: Connection, chunk: list[int]) -> int:
+        lock_studies(connection, chunk)
+        return work(connection, chunk)
+
+    chunks = [studies[start : start + CHUNK] for start in range(0, len(studies), CHUNK)]
+    return sum(database.write(partial(locked, chunk=chunk)) for chunk in chunks)

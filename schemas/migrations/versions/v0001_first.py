@@ -73,9 +73,10 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text, nullable=False),
     )
     op.create_index("uq_jobs_version", "jobs", ["study_id", "sop_uid", "version"], unique=True)
-    op.create_index("ix_jobs_study_state", "jobs", ["study_id", "state"])
     op.create_index("ix_jobs_path", "jobs", ["path"])
     op.create_index("ix_jobs_queue", "jobs", ["state", sa.text("order_urgency DESC"), "received_at", "id"])
+    in_hand = sa.text("state IN ('spooled', 'reading')")
+    op.create_index("ix_jobs_in_hand", "jobs", ["study_id"], sqlite_where=in_hand, postgresql_where=in_hand)
     op.create_table(
         "predictions",
         sa.Column("job_id", ID, sa.ForeignKey("jobs.id"), primary_key=True),
@@ -125,7 +126,8 @@ def upgrade() -> None:
         sa.Column("sent_at", TIME),
     )
     op.create_index("uq_outbox_delivery", "outbox", ["study_id", "destination", "revision"], unique=True)
-    op.create_index("ix_outbox_queue", "outbox", ["state", "destination", sa.text("urgency DESC"), "created_at"])
+    queue: list[Any] = ["state", "destination", sa.text("urgency DESC"), "created_at", "id"]
+    op.create_index("ix_outbox_queue", "outbox", queue)
     op.create_table(
         "rejections",
         sa.Column("id", ID, primary_key=True),
