@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from schemas.image import Film
 from schemas.not_analysed import NotAnalysed
 from worker.decode.film import read_film, read_header
 from worker.decode.gate import check_pixels, is_inverted, polarity
+from worker.simulate import phantom
 from worker.tensor.image_file import open_image
 from worker.tensor.recipe import to_tensor
 
@@ -93,6 +95,29 @@ def test_dicom_door_and_png_door_agree(films: Path, stem: str) -> None:
     difference = np.abs(to_tensor(by_dicom).astype(int) - to_tensor(by_png))
     assert difference.mean() <= 0.5
     assert difference.max() <= 4
+
+
+LOSSLESS = (
+    *((12, "dcmcjpeg +e1"), (16, "dcmcjpeg +el"), (10, "dcmcjpeg +el +sv 7"), (12, "dcmcjpls +el"), (16, "dcmcrle")),
+    *((12, "dcmconv +tb"), (8, "dcmconv +tb"), (12, "dcmconv +td"), (12, "dcmconv +ti")),
+)
+LOSSY = ((12, "dcmcjpeg +ee", 12), (8, "dcmcjpeg +eb", 12), (12, "dcmcjpls +en", 2))  # bits, command, grey levels
+
+
+@pytest.mark.parametrize(
+    ("bits", "command", "signed", "bound"),
+    [
+        *((bits, command, signed, 1) for bits, command in LOSSLESS for signed in (False, True)),
+        *((bits, command, False, bound) for bits, command, bound in LOSSY),  # signed, lossy values wrap at zero
+    ],
+)
+def test_what_dcmtk_writes(tmp_path: Path, bits: int, command: str, signed: bool, bound: int) -> None:
+    plain, coded = tmp_path / "plain.dcm", tmp_path / "coded.dcm"
+    ds = phantom.dataset(1, rows=300, columns=260, bits_stored=bits, signed=signed)
+    ds.save_as(plain, enforce_file_format=True)
+    subprocess.run([*f"/usr/bin/{command}".split(), plain, coded], check=True, capture_output=True)
+    difference = np.abs(read_film(coded, RULES).pixels.astype(int) - phantom.draw(1, rows=300, columns=260))
+    assert difference.max() <= bound
 
 
 @pytest.mark.parametrize(("folder", "every"), [("128px", 8), ("256px", 3)])

@@ -20,6 +20,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -38,6 +42,9 @@ _NATIVE: Final[tuple[str, ...]] = (
     ExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
+)
+_KEEP_YBR: Final[tuple[str, ...]] = (  # the others decode to RGB
+    *(JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, RLELossless),
 )
 GREY_TOLERANCE: Final = 24  # grey levels between channels; lossy compression and resampling leave this much
 GREY_SHARE: Final = 0.98  # of the pixels; the rest may be coloured annotations
@@ -185,6 +192,8 @@ def decode(codestream: bytes, transfer_syntax: str, form: PixelFormat) -> tuple[
             bits_stored=form.bits_stored,
         )
         cells = decode_apart(codestream, transfer_syntax, shape)
+    if transfer_syntax not in _KEEP_YBR:
+        form = replace(form, photometric="RGB" if form.samples == 3 else form.photometric)
     expected = form.rows * form.columns * form.samples * form.bits_allocated // 8
     if len(cells) < expected:
         raise Undecodable(f"{len(cells)} bytes decoded of {expected}")
@@ -272,8 +281,6 @@ def _baseline(codestream: bytes, form: PixelFormat) -> bytes:
 def _one_sample(cells: NDArray[Any], form: PixelFormat) -> tuple[StoredPixels, PixelFormat]:
     if form.samples == 1:
         return cells.reshape(form.rows, form.columns), form
-    if form.photometric in ("YBR_FULL_422", "PALETTE COLOR") and cells.size != form.rows * form.columns * 3:
-        raise NotAnalysable(NotAnalysed.COLOUR, form.photometric)
     shape = (3, form.rows, form.columns) if form.by_plane else (form.rows, form.columns, 3)
     planes = cells.reshape(shape) if form.by_plane else cells.reshape(shape).transpose(2, 0, 1)
     raise_if_coloured(planes, form.photometric)

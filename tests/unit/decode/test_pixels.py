@@ -97,13 +97,22 @@ def test_colour_is_not_analysed(photometric: str) -> None:
     assert error.value.code is NotAnalysed.COLOUR
 
 
-def test_a_jpeg_of_three_components_under_a_monochrome_header() -> None:
+@pytest.mark.parametrize(("samples", "photometric"), [(1, "MONOCHROME2"), (3, "YBR_FULL_422"), (3, "RGB")])
+def test_a_grey_jpeg_of_three_components(samples: int, photometric: str) -> None:
     grey = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
     file = io.BytesIO()
     Image.fromarray(np.dstack([grey] * 3)).save(file, "JPEG", quality=95)
     ds = film(grey, syntax=JPEGBaseline8Bit, PixelData=encapsulate([file.getvalue()]))
-    ds["PixelData"].is_undefined_length = True
+    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = samples, photometric, 0
     assert np.abs(shown(ds).astype(int) - grey).max() <= 3
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_grey_in_three_compressed_samples(syntax: str) -> None:
+    grey = phantom.draw(1, rows=96, columns=80)
+    ds = colour(np.dstack([grey] * 3))
+    ds.compress(syntax, generate_instance_uid=False)
+    assert np.array_equal(shown(ds), grey)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
