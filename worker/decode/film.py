@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from worker.decode.display import rendering, to_display
 from worker.decode.gate import check_header, check_pixels, is_inverted
 from worker.decode.header import describe, open_source
 from worker.decode.pixels import stored_pixels
-
-log = logging.getLogger("hilum.decode")
 
 
 def read_header(path: Path) -> tuple[FilmHeader, StudyContext]:
