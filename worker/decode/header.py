@@ -102,14 +102,14 @@ def open_source(file: BinaryIO | io.BytesIO) -> Source:
     Raises
     ------
     Undecodable
-        Not DICOM, or broken before the pixels.
+        Not DICOM, or broken before the pixels. The disk's own faults stay `OSError`.
     """
     try:
         # Mapped, because a read from it never allocates more than the file holds, whatever a length field says.
         if isinstance(file, io.BytesIO):
             return _parse(file)
         return _parse(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except Undecodable:
+    except (Undecodable, OSError):  # the disk's faults are not the film's
         raise
     except Exception as error:  # pydicom raises whatever the broken bytes cause, RecursionError too
         raise Undecodable(f"header cannot be parsed ({type(error).__name__})") from error
