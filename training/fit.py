@@ -142,10 +142,9 @@ def fit(
             "minutes": round(state.seconds / 60.0, 2),
             "loss": loss,
         }
-        figures["auroc"] = _auroc(model, validation, stage)
         current = densenet.weights_of(model)
         densenet.load_weights(model, average)
-        figures["auroc_ema"] = _auroc(model, validation, stage)
+        figures["auroc"] = _auroc(model, validation, stage)
         densenet.load_weights(model, current)
         state.history.append(figures)
         log.info("epoch stage=%s %s", stage.name, " ".join(f"{k}={v}" for k, v in figures.items()))

@@ -39,7 +39,7 @@ SENSITIVITY: Final = 0.8  # that the operating points aim at, on validation film
 STAGES: Final = (
     Stage(name="96 px", size=96, epochs=16, minutes=0.30, batch=24, learning_rate=1.5e-3, final=0.4),
     Stage(name="112 px", size=112, epochs=16, minutes=0.33, batch=24, learning_rate=1e-3, final=0.3),
-    Stage(name="224 px", size=224, epochs=6, minutes=0.29, batch=16, learning_rate=3e-4),
+    Stage(name="224 px", size=224, epochs=6, minutes=0.25, batch=16, learning_rate=5e-4),
 )
 BINARY: Final = Stage(name="binary", size=224, epochs=3, minutes=0.08, batch=16, learning_rate=1e-4)
 
