@@ -47,6 +47,7 @@ from tests.integration.raw_peer import (
     store_rq,
 )
 from worker.ports import Incoming, SpooledFile
+from worker.receive import transport
 from worker.receive.access import Caller, LocalAE
 from worker.receive.head import Head
 from worker.receive.listener import ExtraHandler, Listener, ListenerConfig
@@ -641,6 +642,34 @@ def test_a_peer_that_says_nothing_is_shown_out(open_port: Open, nothing_lasting:
     with RawPeer(door.number) as silent, RawPeer(door.number) as slow:
         slow.send(associate_rq()[:20])
         assert silent.receive()[0] == slow.receive()[0] == 0
+
+
+def test_a_flood_of_silent_peers_does_not_lock_the_senders_out(open_port: Open) -> None:
+    door = open_port(max_associations=2)
+    flood = [RawPeer(door.number) for _ in range(150)]
+    with RawPeer(door.number) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+        assert peer.store(film("1.2.3")) == 0x0000
+    assert flood[0].receive()[0] == 0
+    for silent in flood:
+        silent.connection.close()
+
+
+@pytest.mark.parametrize("thread", ["StoreAssociation", "StoreDUL"])
+def test_when_no_more_threads_can_be_had_the_port_survives(
+    port: Port, monkeypatch: pytest.MonkeyPatch, thread: str, nothing_lasting: Callable[[], None]
+) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    nothing_lasting()
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(transport, thread), "start", no_more)
+        for _ in range(3):
+            with RawPeer(port.number) as peer:
+                assert peer.receive()[0] == 0
+    with RawPeer(port.number) as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
 
 
 def test_an_association_that_falls_silent_is_aborted(open_port: Open, nothing_lasting: Callable[[], None]) -> None:

@@ -142,7 +142,7 @@ class Listener:
         self._thread.start()
         log.info("listening port=%d", self.port)
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def stop(self, timeout: float = 5.0) -> None:
         """Close the port, let associations finish for `timeout` seconds, then abort those that have not."""
         if self._server is None:
             return

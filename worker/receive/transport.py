@@ -50,6 +50,7 @@ NO_DATA_SET: Final = Reply(0xC000, "C-STORE without a data set")
 _BUFFER: Final = 256 << 10  # bytes; holds the largest PDU that is not P-DATA-TF
 _LARGEST_PDU: Final = 64 << 20  # a P-DATA-TF is streamed, so its size costs nothing; this is not a length but a mistake
 _LARGEST_MESSAGE: Final = 1 << 20  # bytes of command set, and of a data set that is not a C-STORE's
+_CACHED_REQUEST: Final = 32 << 10  # bytes of an A-ASSOCIATE-RQ; hostile ones are larger, and fewer of them fit
 _WAITING_MESSAGES: Final = 2  # before a peer that does not wait for its answers is no longer listened to
 _A_ASSOCIATE_RQ: Final = 0x01
 _P_DATA_TF: Final = 0x04
@@ -81,7 +82,7 @@ class _AssociateRQ(A_ASSOCIATE_RQ):  # type: ignore[misc]
         return self._primitive
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _decode_request(pdu: bytes) -> _AssociateRQ:
     """A sender proposes the same 128 contexts for each film, and to understand them takes 10 ms each time."""
     request = _AssociateRQ()
@@ -149,6 +150,14 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
                 connection.shutdown(socket.SHUT_RDWR)
         self.wake()
 
+    def close(self) -> None:
+        """Let go of the descriptors; for the reactor's end, or where it never began."""
+        self.socket._shutdown_socket()
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                os.close(self._wake_fd)
+                self._wake_fd = -1
+
     def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)
         self.wake()
@@ -181,10 +190,7 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         except Exception:  # an event that the state machine does not know in its state: nothing to be saved
             log.exception("association-broken")
         finally:
-            self.socket._shutdown_socket()
-            with self._wake_lock:
-                os.close(self._wake_fd)
-                self._wake_fd = -1
+            self.close()
             if self._request is not None:
                 self._request.arrival.discard()
             self._buffer = memoryview(b"")
@@ -381,7 +387,8 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
             # pynetdicom breaks off on titles that are blank or not ASCII (#646, #921): give it some that are.
             for at, title in zip((10, 26), self.titles, strict=True):
                 pdu[at : at + 16] = (title or "?").ljust(16).encode("ascii")
-            decoded, event = _decode_request(bytes(pdu)), "Evt6"
+            decode = _decode_request if len(pdu) <= _CACHED_REQUEST else _decode_request.__wrapped__
+            decoded, event = decode(bytes(pdu)), "Evt6"
         else:
             decoded, event = self._decode_pdu(pdu)
         self._recv_pdu.put(decoded)
@@ -462,7 +469,9 @@ class StoreAssociation(Association):  # type: ignore[misc]
             log.exception("association-broken")
         finally:
             self.dul.hang_up()
-            self.dul.join()
+            if self.dul.is_alive():
+                self.dul.join()
+            self.dul.close()
             while True:
                 _, message = self.dimse.get_msg()
                 if message is None:
@@ -522,6 +531,16 @@ class StoreAssociation(Association):  # type: ignore[misc]
 class StoreRequestHandler(RequestHandler):  # type: ignore[misc]
     """Makes a `StoreAssociation` of a connection."""
 
+    def handle(self) -> None:
+        assoc = self._create_association()
+        evt.trigger(assoc, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        try:
+            assoc.start()
+        except RuntimeError:  # no more threads
+            self.server.forget(assoc)
+            assoc.dul.close()
+            raise
+
     def _create_association(self) -> StoreAssociation:
         server: StoreServer = self.server
         assoc = StoreAssociation(server)
@@ -557,7 +576,7 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
     open_arrival:
         Called with association, C-STORE request and transfer syntax when a data set begins.
     most_connections:
-        Connections beyond this are closed unheard.
+        Beyond this the connection that has kept silent longest makes room; where none is silent, the new one goes.
     """
 
     request_queue_size = 128
@@ -571,7 +590,7 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
     ) -> None:
         self.open_arrival = open_arrival
         self._most_connections = most_connections
-        self._associations: set[StoreAssociation] = set()
+        self._associations: dict[StoreAssociation, None] = {}  # in the order in which they came
         self._lock = threading.Lock()
         super().__init__(*args, request_handler=StoreRequestHandler, **kwargs)
 
@@ -586,12 +605,12 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
     def remember(self, assoc: StoreAssociation) -> None:
         """A connection was taken."""
         with self._lock:
-            self._associations.add(assoc)
+            self._associations[assoc] = None
 
     def forget(self, assoc: StoreAssociation) -> None:
         """Its threads are about to end."""
         with self._lock:
-            self._associations.discard(assoc)
+            self._associations.pop(assoc, None)
 
     @property
     def active_associations(self) -> list[StoreAssociation]:
@@ -607,7 +626,15 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        return len(self.active_associations) < self._most_connections
+        present = self.active_associations
+        if len(present) < self._most_connections:
+            return True
+        silent = next((assoc for assoc in present if assoc.local_ae is None), None)
+        if silent is None:
+            return False
+        self.forget(silent)
+        silent.dul.hang_up()
+        return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.exception("connection-failed")
