@@ -12,15 +12,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from schemas.lifecycle import OutboxState
+from pydicom.filereader import read_file_meta_info
+
+from schemas.lifecycle import OutboxState, StudyState
 from worker.record.database import Database
 from worker.record.outbox import Outbox
+from worker.record.worklist import Worklist, WorklistRow
 
 HILUM = Path(sys.executable).with_name("hilum")
 STORESCU = "/usr/bin/storescu"  # dcmtk's; pynetdicom hides it on the PATH
+DCMSEND = "/usr/bin/dcmsend"
 
 CONFIG = """
 [dicom]
@@ -141,21 +146,28 @@ class Hilum:
         """What the process has said."""
         return (self.folder / "serve.log").read_text(errors="replace")
 
-    def worklist(self) -> dict[str, dict[str, Any]]:
-        """`hilum worklist --json`, keyed by study."""
-        lines = self.run("worklist", "--json", "--limit", "10000").stdout.splitlines()
-        return {row["study_uid"]: row for row in map(json.loads, lines)}
+    @cached_property
+    def record(self) -> Database:
+        """The worker's database, looked at from outside."""
+        return Database(self.database)
+
+    def worklist(self) -> dict[str, WorklistRow]:
+        """The open studies by UID."""
+        return {row.study_uid: row for row in Worklist(self.record).rows(10_000)}
 
     def results(self, study_uid: str) -> dict[str, Any]:
-        """`hilum results`."""
-        story: dict[str, Any] = json.loads(self.run("results", study_uid, "--json").stdout)
+        """The whole story of a study."""
+        story = Worklist(self.record).results(study_uid)
+        assert story is not None, study_uid
         return story
+
+    def settled(self) -> bool:
+        """Whether no film waits or is being read."""
+        return all(row.state is not StudyState.RECEIVING for row in self.worklist().values())
 
     def undelivered(self) -> int:
         """Flags that are still on their way to some destination."""
-        record = Database(self.database)
-        counts = Outbox(record).counts().get("pacs", {})
-        record.close()
+        counts = Outbox(self.record).counts().get("pacs", {})
         return counts.get(OutboxState.PENDING, 0) + counts.get(OutboxState.SENDING, 0)
 
     def get(self, path: str) -> Any:
@@ -164,9 +176,31 @@ class Hilum:
             return json.loads(answer.read())
 
 
+# storescu proposes what it is told to: its option for each Transfer Syntax.
+PROPOSE = {
+    "1.2.840.10008.1.2": "-xi",
+    "1.2.840.10008.1.2.1": "-xe",
+    "1.2.840.10008.1.2.2": "-xb",
+    "1.2.840.10008.1.2.1.99": "-xd",
+    "1.2.840.10008.1.2.4.50": "-xy",
+    "1.2.840.10008.1.2.4.51": "-xx",
+    "1.2.840.10008.1.2.4.70": "-xs",
+    "1.2.840.10008.1.2.4.80": "-xt",
+    "1.2.840.10008.1.2.4.81": "-xu",
+    "1.2.840.10008.1.2.4.90": "-xv",
+    "1.2.840.10008.1.2.4.91": "-xw",
+    "1.2.840.10008.1.2.5": "-xr",
+}
+
+
 def storescu(
     port: int, files: Sequence[Path], *options: str, ae_title: str = "HILUM"
 ) -> subprocess.CompletedProcess[str]:
-    """dcmtk sends `files` on one association, each in its own transfer syntax."""
-    command = [STORESCU, "-v", "-aec", ae_title, *options, "127.0.0.1", str(port), *map(str, files)]
+    """dcmtk sends `files`, all of one Transfer Syntax, on one association, each as it is.
+
+    JPEG lossless process 14 with another selection value than 1 has no option: dcmtk's `dcmsend` takes it.
+    """
+    syntax = str(read_file_meta_info(files[0]).TransferSyntaxUID)
+    command = [STORESCU, "-v", "-R", PROPOSE[syntax]] if syntax in PROPOSE else [DCMSEND, "-v", "--decompress-never"]
+    command += ["-aec", ae_title, *options, "127.0.0.1", str(port), *map(str, files)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -1,6 +1,6 @@
 """The whole corridor: real films at full size, real C-STORE, a real PACS (Orthanc) that receives.
 
-Films: NIH films enlarged to 2500 x 2048, 16 bits allocated, uncompressed: 10 MB each, so that urgencies vary as they do.
+Films: NIH films enlarged to 2500 x 2048, 16 bits allocated, uncompressed: 10 MB each, so that urgencies vary.
 Time to flag: from the C-STORE answer at the sender to Orthanc's C-STORE answer for the SR, on one machine's clock.
 """
 
@@ -69,7 +69,7 @@ def corridor(extra: str = "") -> Iterator[tuple[Hilum, Path, float]]:
 
 
 def _sent_at(hilum: Hilum, study: str) -> float | None:
-    deliveries = hilum.get(f"/api/v1/studies/{study}")["deliveries"]
+    deliveries = hilum.results(study)["deliveries"]
     times = [d["sent_at"] for d in deliveries if d["sent_at"]]
     return min(datetime.fromisoformat(t).timestamp() for t in times) if times else None
 
@@ -103,12 +103,12 @@ def burst(hilum: Hilum, films: Sequence[Path]) -> tuple[float, int, int]:
     sent = modality.send(films, "HILUM", "127.0.0.1", hilum.dicom_port, "BENCH")
     assert not [s for s in sent if s.error]
     until("the outbox to be empty", lambda: hilum.undelivered() == 0, 120, 0.1)
-    until("all to be read", lambda: all(r["state"] != "receiving" for r in hilum.worklist().values()), 120, 0.2)
+    until("all to be read", hilum.settled, 120, 0.2)
     until("the outbox to be empty", lambda: hilum.undelivered() == 0, 120, 0.1)
     studies = [str(pydicom.dcmread(f, stop_before_pixels=True).StudyInstanceUID) for f in films]
     flags: list[dict[str, Any]] = []
     for study in studies:
-        story = hilum.get(f"/api/v1/studies/{study}")
+        story = hilum.results(study)
         (delivery,) = (d for d in story["deliveries"] if d["sent_at"])
         flags.append(
             {
