@@ -24,7 +24,6 @@ from sqlalchemy import (
     Integer,
     Text,
     TypeDecorator,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -120,7 +119,7 @@ class Job(Base):
     lease_until: Mapped[datetime | None]
     received_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
-    concluded_at: Mapped[datetime | None]
+    concluded_at: Mapped[datetime | None]  # None: SPOOLED or READING
     reading: Mapped[int] = mapped_column(default=0)  # number of the prediction that counts; 0: none
     not_analysed: Mapped[str | None]  # NotAnalysed; a film with a code has no score
     detail: Mapped[str] = mapped_column(default="")
@@ -132,8 +131,8 @@ class Job(Base):
 
 
 Index("ix_jobs_queue", Job.state, Job.order_urgency.desc(), Job.received_at, Job.id)
-_in_hand: Final = text("state IN ('spooled', 'reading')")
-Index("ix_jobs_in_hand", Job.study_id, sqlite_where=_in_hand, postgresql_where=_in_hand)
+_unsettled: Final[dict[str, Any]] = {f"{name}_where": Job.concluded_at.is_(None) for name in ("sqlite", "postgresql")}
+Index("ix_jobs_unsettled", Job.study_id, **_unsettled)
 
 
 class PredictionRow(Base):

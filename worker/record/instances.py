@@ -14,7 +14,7 @@ from schemas.lifecycle import JobState, StudyState
 from schemas.tables import Job, Study
 from worker.ports import SpooledFile
 from worker.record.database import Database
-from worker.record.rows import one_of, settle_studies, word
+from worker.record.rows import settle_studies, word
 from worker.record.shapes import clean, merge
 
 _STUDY: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid")).with_for_update()
@@ -48,7 +48,7 @@ _RESENT: Final = update(Job).where(Job.id == bindparam("job_id")).values(path=bi
 _REOPEN: Final = update(Study).where(Study.id == bindparam("study_id")).values(closed=False, changes=Study.changes + 1)
 _CHANCE: Final = (
     update(Job)
-    .where(Job.id == bindparam("job_id"), one_of(Job.state, [JobState.FAILED]))
+    .where(Job.id == bindparam("job_id"))
     .values(
         state=word(JobState.SPOOLED),
         attempts=0,

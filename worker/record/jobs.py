@@ -19,7 +19,7 @@ from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
 from schemas.tables import Job as JobRow
 from schemas.tables import OutboxRow, PredictionRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import OPEN, by_study, lapsed, one_of, settle_studies, word
+from worker.record.rows import by_study, lapsed, one_of, settle_studies, word
 from worker.record.shapes import clean, digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
 
 Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
@@ -57,14 +57,16 @@ _CLAIM: Final = (
         claimed_at=bindparam("now"),
     )
 )
-_HELD: Final = (JobRow.state == word(JobState.READING), JobRow.lease_owner == bindparam("worker"))
+# Whoever has a lease is reading: the state need not be asked, and must not, lest PostgreSQL looks through the queue for
+# the one row whose key it was given.
+_HELD: Final = JobRow.lease_owner == bindparam("worker")
 _HEARTBEAT: Final = (
     update(JobRow)
-    .where(JobRow.id.in_(bindparam("ids", expanding=True)), *_HELD)
+    .where(JobRow.id.in_(bindparam("ids", expanding=True)), _HELD)
     .values(lease_until=bindparam("until"))
     .returning(JobRow.id)
 )
-_MINE: Final = (JobRow.id == bindparam("job_id"), JobRow.attempts == bindparam("attempt"), *_HELD)
+_MINE: Final = (JobRow.id == bindparam("job_id"), JobRow.attempts == bindparam("attempt"), _HELD)
 _NO_LEASE: Final = {"lease_owner": None, "lease_until": None}
 _RELEASE: Final = (
     update(JobRow)
@@ -125,7 +127,7 @@ _FILMS: Final = (
     .where(JobRow.study_id == bindparam("study_id"), (JobRow.reading > 0) | JobRow.not_analysed.is_not(None))
     .order_by(JobRow.id)
 )
-_STILL_OPEN: Final = select(exists().where(JobRow.study_id == bindparam("study_id"), one_of(JobRow.state, OPEN)))
+_STILL_OPEN: Final = select(exists().where(JobRow.study_id == bindparam("study_id"), JobRow.concluded_at.is_(None)))
 _CONCLUDED: Final = (
     update(Study).where(Study.id == bindparam("study_id")).values(state=bindparam("to"), changes=Study.changes + 1)
 )
@@ -150,11 +152,7 @@ _TOLD: Final = select(OutboxRow.id, OutboxRow.destination, OutboxRow.state, Outb
 # Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
 _SUPERSEDE: Final = (
     update(OutboxRow)
-    .where(
-        OutboxRow.id.in_(bindparam("ids", expanding=True)),
-        OutboxRow.state == word(OutboxState.PENDING),
-        OutboxRow.attempts == 0,
-    )
+    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)), OutboxRow.attempts == 0)
     .values(state=word(OutboxState.SUPERSEDED))
 )
 
@@ -250,7 +248,7 @@ class Jobs:
 
         Films whose bytes were let go stay as they are. A result counts until the next one takes its place.
         """
-        states = set(states) - set(OPEN)
+        states = set(states) - {JobState.SPOOLED, JobState.READING}
         which = [one_of(JobRow.state, sorted(states)), JobRow.path.is_not(None), JobRow.current]
         if study_uid is not None:
             which.append(JobRow.study_id == select(Study.id).where(Study.study_uid == study_uid).scalar_subquery())

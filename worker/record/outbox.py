@@ -80,11 +80,7 @@ _CLAIM: Final = (
 _STUDY_OF: Final = select(OutboxRow.study_id).where(OutboxRow.id == bindparam("delivery"))
 _MOVE: Final = (
     update(OutboxRow)
-    .where(
-        OutboxRow.id == bindparam("delivery"),
-        OutboxRow.state == word(OutboxState.SENDING),
-        OutboxRow.lease_owner == bindparam("worker"),
-    )
+    .where(OutboxRow.id == bindparam("delivery"), OutboxRow.lease_owner == bindparam("worker"))
     .values(lease_owner=None, lease_until=None)
 )
 _SENT: Final = _MOVE.values(

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, case, exists, literal_column, select, update
 
-from schemas.lifecycle import JobState, StudyState
+from schemas.lifecycle import StudyState
 from schemas.tables import Job, Study
 from worker.record.database import Database
 
@@ -34,7 +34,6 @@ def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool
 
 
 CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving hardly waits for it
-OPEN: Final = (JobState.SPOOLED, JobState.READING)
 
 _LOCK: Final = (
     select(Study.id).where(Study.id.in_(bindparam("ids", expanding=True))).order_by(Study.id).with_for_update()
@@ -45,7 +44,7 @@ _SETTLE: Final = (
     .where(Study.id.in_(bindparam("ids", expanding=True)))
     .values(
         state=case(
-            (exists().where(Job.study_id == Study.id, one_of(Job.state, OPEN)), word(StudyState.RECEIVING)),
+            (exists().where(Job.study_id == Study.id, Job.concluded_at.is_(None)), word(StudyState.RECEIVING)),
             else_=word(StudyState.READ),
         ),
         changes=Study.changes + 1,

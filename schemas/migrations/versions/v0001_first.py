@@ -75,8 +75,8 @@ def upgrade() -> None:
     op.create_index("uq_jobs_version", "jobs", ["study_id", "sop_uid", "version"], unique=True)
     op.create_index("ix_jobs_path", "jobs", ["path"])
     op.create_index("ix_jobs_queue", "jobs", ["state", sa.text("order_urgency DESC"), "received_at", "id"])
-    in_hand = sa.text("state IN ('spooled', 'reading')")
-    op.create_index("ix_jobs_in_hand", "jobs", ["study_id"], sqlite_where=in_hand, postgresql_where=in_hand)
+    unsettled = sa.text("concluded_at IS NULL")
+    op.create_index("ix_jobs_unsettled", "jobs", ["study_id"], sqlite_where=unsettled, postgresql_where=unsettled)
     op.create_table(
         "predictions",
         sa.Column("job_id", ID, sa.ForeignKey("jobs.id"), primary_key=True),
