@@ -72,7 +72,7 @@ class Runtime(Protocol):
     best_batch: int  # films in one call; more of them only make the call longer, not each film cheaper
 
     def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
-        """uint8 (N, size, size, 3) -> logits. Thread-safe. Raises `OutOfMemory`."""
+        """uint8 (N, size, size, 3) -> logits. Thread-safe. Raises `OutOfMemory`; `ValueError` for another shape."""
 
     def close(self) -> None:
         """Release memory and threads."""

@@ -143,6 +143,9 @@ class Engine:
     def explain(self, tensor: Tensor) -> Logits:
         """One film with its class activation maps, past the queue; for research mode. Raises as `submit` does."""
         self._must_fit(tensor)
+        with self._changed:
+            if self._closed:
+                raise ModelError("the engine is closed")
         return self._runtime.run(tensor[np.newaxis], maps=True)
 
     def close(self) -> None:

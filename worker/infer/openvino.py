@@ -53,7 +53,7 @@ class OpenVino:
         per_model = max(1, threads // len(MODELS))
         self.device = f"CPU {precision}"
         self.best_batch = max(1, per_model // THREADS_PER_STREAM)
-        self._size = bundle.card.input_size
+        self._shape = (bundle.card.input_size, bundle.card.input_size, 3)
         options = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": per_model,
@@ -65,7 +65,7 @@ class OpenVino:
             graph = keras_graph.build(bundle.graph(model), bundle.weights(model))
             if {output.any_name for output in graph.outputs} != set(OUTPUTS):
                 raise BundleInvalid(f'{bundle.folder}: {model}.json must give "logits" and "maps"; export it again')
-            graph.reshape([1, self._size, self._size, 3])
+            graph.reshape([1, *self._shape])
             return core.compile_model(graph, "CPU", options)
 
         with ThreadPoolExecutor(len(MODELS)) as pool:
@@ -76,7 +76,9 @@ class OpenVino:
             self._lanes.put([[model.create_infer_request() for model in compiled] for _ in range(self.best_batch)])
 
     def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
-        """uint8 (N, size, size, 3) -> logits, and maps when asked for. Thread-safe. Raises `OutOfMemory`."""
+        """As `worker.ports.Runtime.run`."""
+        if batch.shape[1:] != self._shape or batch.dtype != np.uint8:
+            raise ValueError(f"the model takes uint8 (N, *{self._shape}), not {batch.dtype} {batch.shape}")
         answers: dict[tuple[str, str], list[NDArray[np.float32]]] = defaultdict(list)
         lane = self._lanes.get()
         try:

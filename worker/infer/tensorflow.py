@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
 from typing import Any, Final
 
 # TensorFlow's C++ side writes to stderr on import and reads this before anything could be configured.
@@ -50,48 +51,52 @@ class TensorFlow:
         self._on_gpu = _prepare(threads)
         self.device = "GPU xla" if self._on_gpu else "CPU f32"
         self.best_batch = max_batch
-        models = [_model(bundle, name) for name in MODELS]
-        size = bundle.card.input_size
+        self._models = [_model(bundle, name) for name in MODELS]
+        self._shape = (bundle.card.input_size, bundle.card.input_size, 3)
 
-        @tf.function(  # type: ignore[untyped-decorator]
-            jit_compile=self._on_gpu,
-            input_signature=None if self._on_gpu else [tf.TensorSpec((None, size, size, 3), tf.uint8)],
-        )
+        @tf.function(jit_compile=self._on_gpu)  # type: ignore[untyped-decorator]
         def forward(batch: Any) -> Any:
-            return [model(batch, training=False) for model in models]
+            return [model(batch, training=False) for model in self._models]
 
-        self._forward = forward
-        for count in _powers(max_batch) if self._on_gpu else (1,):
+        # Traced here and called as they are: `tf.function` keeps its lock when a call does not fit, and hangs the next.
+        self._sizes = _powers(max_batch) if self._on_gpu else [max_batch]
+        shapes = {count: (count if self._on_gpu else None, *self._shape) for count in self._sizes}
+        self._forward = {n: forward.get_concrete_function(tf.TensorSpec(s, tf.uint8)) for n, s in shapes.items()}
+        for count in self._sizes:
             started = time.perf_counter()
-            self.run(np.zeros((count, size, size, 3), np.uint8))
+            self.run(np.zeros((count, *self._shape), np.uint8))
             elapsed = round(1000 * (time.perf_counter() - started))
             log.info("runtime-compiled", extra={"batch": count, "milliseconds": elapsed})
 
     def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
-        """uint8 (N, size, size, 3) -> logits, and maps when asked for. Thread-safe. Raises `OutOfMemory`."""
-        count = len(batch)
-        if self._on_gpu:
-            padding = _powers(count)[-1] - count
-            batch = np.concatenate([batch, np.zeros((padding, *batch.shape[1:]), np.uint8)])
+        """As `worker.ports.Runtime.run`."""
+        if batch.shape[1:] != self._shape or batch.dtype != np.uint8:
+            raise ValueError(f"the model takes uint8 (N, *{self._shape}), not {batch.dtype} {batch.shape}")
+        answers: dict[tuple[str, str], list[NDArray[np.float32]]] = defaultdict(list)
+        largest = self._sizes[-1]
         try:
-            binary, findings = self._forward(tf.constant(batch))
-            answers = {
-                (model, output): outputs[output].numpy()[:count]
-                for model, outputs in zip(MODELS, (binary, findings), strict=True)
-                for output in (OUTPUTS if maps else OUTPUTS[:1])
-            }
+            for first in range(0, len(batch), largest):
+                films = batch[first : first + largest]
+                count = next(size for size in self._sizes if size >= len(films))
+                padding = count - len(films) if self._on_gpu else 0
+                padded = np.concatenate([films, np.zeros((padding, *films.shape[1:]), np.uint8)])
+                for model, outputs in zip(MODELS, self._forward[count](tf.constant(padded)), strict=True):
+                    for output in OUTPUTS if maps else OUTPUTS[:1]:
+                        answers[model, output].append(outputs[output].numpy()[: len(films)])
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise OutOfMemory(f"{self.device}: batch of {len(batch)}") from error
+        whole = {key: np.concatenate(parts) for key, parts in answers.items()}
         return Logits(
-            answers["binary", "logits"][:, 0],
-            answers["multilabel", "logits"],
-            answers.get(("binary", "maps")),
-            answers.get(("multilabel", "maps")),
+            whole["binary", "logits"][:, 0],
+            whole["multilabel", "logits"],
+            whole.get(("binary", "maps")),
+            whole.get(("multilabel", "maps")),
         )
 
     def close(self) -> None:
         """Let go of both models; TensorFlow keeps its memory until the process ends."""
-        del self._forward
+        self._forward.clear()
+        self._models.clear()
 
 
 def _prepare(threads: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from worker.infer.bundle import TOLERANCE, Bundle
 from worker.infer.choose import load_runtime
 from worker.infer.engine import Engine
 from worker.infer.openvino import OpenVino
-from worker.infer.tensorflow import TensorFlow
 from worker.ports import Logits, Runtime
 
 RUNTIMES: dict[str, Callable[[Bundle], Runtime]] = {
-    "openvino": lambda bundle: OpenVino(bundle, threads=2),
+    "openvino": lambda bundle: load_runtime("openvino", bundle, threads=2),
     "openvino-f32": lambda bundle: OpenVino(bundle, threads=2, precision="f32"),
     "openvino-streams": lambda bundle: OpenVino(bundle, threads=16),
-    "tensorflow": lambda bundle: TensorFlow(bundle, threads=2, max_batch=4),
+    "tensorflow": lambda bundle: load_runtime("tensorflow", bundle, threads=2, max_batch=4),
 }
 
 
@@ -100,8 +100,9 @@ def test_a_batch_of_another_shape_is_refused_and_forgotten(runtime: Runtime, bun
     good = batch_of(bundle, 2)
     before = columns(runtime.run(good))
     for _ in range(5):  # more often than there are lanes to lose
-        with pytest.raises(Exception, match=r"(?i)shape|incompatible|expected"):
-            runtime.run(np.zeros((2, 40, 40, 3), np.uint8))
+        for wrong in (np.zeros((2, 40, 40, 3), np.uint8), good.astype(np.float32), good[0]):
+            with pytest.raises(ValueError, match="the model takes uint8"):
+                runtime.run(wrong)
     np.testing.assert_allclose(columns(runtime.run(good)), before, atol=1e-3)
 
 
@@ -116,13 +117,19 @@ def test_the_batch_may_be_read_only_or_not_contiguous(runtime: Runtime, bundle: 
     np.testing.assert_allclose(flipped, columns(runtime.run(np.ascontiguousarray(batch[:, :, ::-1]))), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
-def test_loaded_by_name_and_behind_the_engine(name: str, bundle: Bundle) -> None:
-    engine = Engine(load_runtime(name, bundle, threads=2, max_batch=4), bundle.card)
-    batch = batch_of(bundle, 12)
-    predictions = [future.result() for future in [engine.submit(film) for film in batch]]
+def test_behind_the_engine(runtime: Runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "close", lambda: None)  # the other tests need it still
+    engine = Engine(runtime, bundle.card)
+    predictions = [future.result() for future in [engine.submit(film) for film in batch_of(bundle, 12)]]
     engine.close()
     with np.load(bundle.folder / "golden.npz") as golden:
         expected = bundle.platt.probabilities(Logits(golden["binary"], golden["findings"]))
     got = np.array([[p.binary, *p.findings.values()] for p in predictions])
     np.testing.assert_allclose(got, expected, atol=TOLERANCE)
+
+
+def test_bfloat16_is_what_serves_where_the_processor_has_it(bundle: Bundle) -> None:
+    has_it = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    runtime = load_runtime("openvino", bundle, threads=2)
+    assert runtime.device == ("CPU bf16" if has_it else "CPU f32")
+    runtime.close()

@@ -296,3 +296,5 @@ def test_explain_gives_the_maps_past_the_queue() -> None:
     maps = engine.explain(film(1)).finding_maps
     assert maps is not None and maps.shape == (1, 2, 2, 15)
     engine.close()
+    with pytest.raises(ModelError, match="closed"):
+        engine.explain(film(1))
