@@ -76,7 +76,7 @@ class Instances:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def receive(  # noqa: PLR0917  one call, read as a sentence
+    def receive(
         self,
         instance: InstanceRef,
         file: SpooledFile,

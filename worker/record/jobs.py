@@ -262,7 +262,7 @@ class Jobs:
 
         return by_study(self._database, select(JobRow.study_id).where(*which), work) if states else 0
 
-    def conclude(  # noqa: PLR0917  one call, read as a sentence
+    def conclude(
         self,
         job: Job,
         worker: str,

@@ -23,6 +23,7 @@ from worker.record.shapes import clean, film_from_json, reasons_from_json
 _DONE: Final = (OutboxState.SENT, OutboxState.REFUSED, OutboxState.SUPERSEDED)
 _earlier = aliased(OutboxRow)
 _other = aliased(OutboxRow)
+_told = aliased(Revision)
 # A study's flags arrive in the order in which they were decided. "Not done", because no index answers that: the few
 # flags of the study are looked at, never the queue, however long it has grown while a destination was away.
 _FREE: Final = (
@@ -35,16 +36,21 @@ _FREE: Final = (
         ~one_of(_earlier.state, _DONE),
     ),
 )
-_PREDECESSOR: Final = (
-    select(func.max(_other.revision))
-    .where(
-        _other.study_id == OutboxRow.study_id,
-        _other.destination == OutboxRow.destination,
-        _other.revision < OutboxRow.revision,
-        _other.state == word(OutboxState.SENT),
-    )
+_TAKEN_BEFORE: Final = (
+    _other.study_id == OutboxRow.study_id,
+    _other.destination == OutboxRow.destination,
+    _other.revision < OutboxRow.revision,
+    _other.state == word(OutboxState.SENT),
+)
+_PREDECESSOR: Final = select(func.max(_other.revision)).where(*_TAKEN_BEFORE).scalar_subquery().label("predecessor")
+_PREDECESSOR_MODEL: Final = (
+    select(_told.model_id)
+    .join(_other, _other.revision_id == _told.id)
+    .where(*_TAKEN_BEFORE)
+    .order_by(_other.revision.desc())
+    .limit(1)
     .scalar_subquery()
-    .label("predecessor")
+    .label("predecessor_model_id")
 )
 _CLAIMABLE: Final = (
     select(
@@ -59,6 +65,7 @@ _CLAIMABLE: Final = (
         Revision.model_version,
         Revision.decided_at,
         _PREDECESSOR,
+        _PREDECESSOR_MODEL,
     )
     .join(Revision, Revision.id == OutboxRow.revision_id)
     .join(Study, Study.id == OutboxRow.study_id)
@@ -230,5 +237,6 @@ def _delivery(row: Row[Any]) -> Delivery:
         model_version=row.model_version,
         decided_at=row.decided_at,
         predecessor=row.predecessor,
+        predecessor_model_id=row.predecessor_model_id or "",
     )
     return Delivery(id=row.id, flag=flag, attempt=row.attempts + 1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from schemas.decision import Urgency
 from schemas.errors import LeaseLost
 from schemas.flag import Receipt
-from schemas.lifecycle import OutboxState
-from tests.contract.record.given import LEASE, NOW, PACS, RIS, Record, after, read
+from schemas.lifecycle import JobState, OutboxState
+from tests.contract.record.given import LEASE, MODEL, NOW, PACS, RIS, Record, after, read
 from worker.record.outbox import Delivery
 
 RECEIPT = Receipt(object_id="2.25.1", proof="C-STORE 0x0000")
@@ -73,6 +74,15 @@ def test_a_successor_waits_for_what_is_under_way(record: Record) -> None:
     sent(record, first)
     second = record.deliver()
     assert (second.flag.revision, second.flag.predecessor) == (2, 1)
+
+
+def test_a_predecessor_is_named_with_the_model_that_made_it(record: Record) -> None:
+    record.film(1, outcome=read(0.1))
+    sent(record, record.deliver())
+    record.jobs.requeue(None, [JobState.READ], NOW)
+    record.conclude(record.claim(), read(0.1), model=replace(MODEL, id="ffff"))
+    flag = record.deliver().flag
+    assert (flag.model_id, flag.predecessor, flag.predecessor_model_id) == ("ffff", 1, MODEL.id)
 
 
 def test_what_was_tried_may_have_arrived_so_it_is_sent_again_before_its_successor(record: Record) -> None:
