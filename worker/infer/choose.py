@@ -55,15 +55,8 @@ def load_runtime(name: str, bundle: Bundle, *, threads: int = 0, max_batch: int 
     """
     started = time.perf_counter()
     runtime = _load(name, bundle, threads or cores(), max_batch)
-    log.info(
-        "runtime-loaded",
-        extra={
-            "model": bundle.model_id,
-            "runtime": runtime.name,
-            "device": runtime.device,
-            "milliseconds": round(1000 * (time.perf_counter() - started)),
-        },
-    )
+    ms = 1000 * (time.perf_counter() - started)
+    log.info("runtime-loaded model=%s runtime=%s device=%r ms=%.0f", bundle.model_id, runtime.name, runtime.device, ms)
     return runtime
 
 
@@ -78,7 +71,7 @@ def _load(name: str, bundle: Bundle, threads: int, max_batch: int) -> Runtime:
     try:
         return _proven(bundle, lambda: OpenVino(bundle, threads=threads))
     except GoldenMismatch as error:  # bfloat16 is twice as quick; float32 is what training computed in
-        log.warning("bf16-refused", extra={"model": bundle.model_id, "reason": str(error)})
+        log.warning("bf16-refused model=%s reason=%s", bundle.model_id, error)
         return _proven(bundle, lambda: OpenVino(bundle, threads=threads, precision="f32"))
 
 

@@ -211,7 +211,7 @@ class Engine:
                 raise
         with self._fallback_lock:
             if self._fallback is None:
-                log.error("out-of-memory-cpu", extra={"model": self._model_id})
+                log.error("out-of-memory-cpu model=%s", self._model_id)
                 self._fallback = self._make_fallback()
         logits = self._fallback.run(batch)
         self._count(cpu_films=1)
@@ -236,7 +236,7 @@ class Engine:
             )
 
     def _fail(self, films: list[_Waiting], error: Exception) -> None:
-        log.error("batch-failed", extra={"films": len(films), "error": type(error).__name__})
+        log.error("batch-failed films=%d error=%s", len(films), type(error).__name__)
         self._count(failed=len(films))
         for film in films:
             film.answer.set_exception(error)
@@ -244,7 +244,7 @@ class Engine:
     def _halve(self, half: int) -> None:
         with self._changed:
             self._limit = min(self._limit, half)
-        log.warning("out-of-memory-halved", extra={"batch": half})
+        log.warning("out-of-memory-halved batch=%d", half)
         self._count(halvings=1)
 
     def _count(self, **more: int) -> None:

@@ -66,7 +66,7 @@ class TensorFlow:
             started = time.perf_counter()
             self.run(np.zeros((count, *self._shape), np.uint8))
             elapsed = round(1000 * (time.perf_counter() - started))
-            log.info("runtime-compiled", extra={"batch": count, "milliseconds": elapsed})
+            log.info("runtime-compiled batch=%d ms=%.0f", count, elapsed)
 
     def run(self, batch: NDArray[np.uint8], *, maps: bool = False) -> Logits:
         """As `worker.ports.Runtime.run`."""
