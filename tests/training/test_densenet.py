@@ -69,7 +69,7 @@ def test_weights_go_by_path_to_any_size_and_head(model: keras.Model) -> None:
 @pytest.mark.usefixtures("small_model")
 def test_the_quick_model_computes_the_same(films: np.ndarray) -> None:
     plain = densenet.build(3, 64)
-    quick = speed.prepare(plain)
+    quick = speed.fused(plain)
     assert {w.path for w in quick.weights} == {w.path for w in plain.weights}
     densenet.load_weights(quick, densenet.weights_of(plain))
     for training in (False, True):

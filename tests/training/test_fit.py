@@ -99,3 +99,10 @@ def test_it_starts_from_given_weights(drawn: Films, tmp_path: Path, progress: Pr
     weights = fit(stage(epochs=8), drawn, drawn, tmp_path / "a", progress)
     fit(stage(epochs=1, learning_rate=1e-5), drawn, drawn, tmp_path / "b", progress, start=weights)
     assert history(tmp_path / "b")[0]["loss"] < 0.8 * history(tmp_path / "a")[0]["loss"]
+
+
+def test_what_comes_after_training_is_in_float32(drawn: Films, tmp_path: Path, progress: Progress) -> None:
+    weights = fit(stage(epochs=1), drawn, drawn, tmp_path, progress)
+    before = predict(weights, drawn.pixels, 32)
+    rounded_to_bf16 = (before.view(np.uint32) & 0xFFFF == 0).mean()
+    assert rounded_to_bf16 < 0.1
