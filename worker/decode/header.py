@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import pydicom.config
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
@@ -33,6 +34,8 @@ from schemas.image import FilmHeader
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 MAX_INFLATED: Final = 256 << 20  # bytes; no film is larger, but a deflate bomb is
+MAX_VALUE: Final = 256 << 10  # bytes of one element; the longest that is looked at, a LUT of 16 bits, has 128 KiB
+MAX_SEQUENCE: Final = 4 << 20  # bytes; a dozen of such LUTs. pydicom makes objects of a hundred times the size
 MAX_TEXT: Final = 1024  # characters; LO has 64, LT 10,240 (PS3.5 6.2)
 
 _CONTEXT: Final = {
@@ -191,8 +194,12 @@ def items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...]:
 
 
 def raw(dataset: Dataset, keyword: str) -> Any:
-    """The element's value as pydicom gives it; None when absent or unreadable."""
+    """The element's value as pydicom gives it; None when absent, unreadable or longer than anything of its kind."""
     try:
+        element = dataset.get_item(keyword)
+        longest = MAX_SEQUENCE if keyword.endswith("Sequence") else MAX_VALUE
+        if isinstance(element, RawDataElement) and element.length > longest:
+            return None
         return dataset.get(keyword)
     except Exception:  # noqa: BLE001  pydicom converts on access and raises whatever a malformed value causes
         return None
