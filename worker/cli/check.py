@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from schemas.errors import HilumError
-from worker.cli.options import ConfigOption, clear_errors, console, settings_from
+from worker.cli.options import ConfigOption, clear_errors, console, plain, settings_from
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -66,9 +66,9 @@ def check(config: ConfigOption = None) -> None:
             words = prove()
         except HilumError as error:
             faults += 1
-            console.print(f"[bold red]FAIL[/] {name}: {error}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]FAIL[/] {name}: {plain(error)}", highlight=False, soft_wrap=True)
         else:
-            console.print(f"[green]ok  [/] {name}: {words}", highlight=False, soft_wrap=True)
+            console.print(f"[green]ok  [/] {name}: {plain(words)}", highlight=False, soft_wrap=True)
     if faults:
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import typer
 
 from schemas.lifecycle import OutboxState, StudyState
 from worker.cli import worklist
-from worker.cli.options import clear_errors, console
+from worker.cli.options import clear_errors, console, plain
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def demo(
         sent = modality.send(films, dicom.ae_title, dicom.host, dicom.port, "PHANTOM-CR")
         faults = [s for s in sent if s.error]
         for s in faults:
-            console.print(f"[red]not taken[/] {s.path.name}: {s.error}", highlight=False)
+            console.print(f"[red]not taken[/] {s.path.name}: {plain(s.error)}", highlight=False)
         _show(settings, config, pacs.folder, len(sent) - len(faults))
         if once:
             _wait_for_flags(worker)

@@ -9,6 +9,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from schemas.errors import ConfigurationError, HilumError
 from worker.settings import Settings, load
@@ -33,6 +34,11 @@ ConfigOption = Annotated[
 ]
 
 
+def plain(words: object) -> str:
+    """Words that others chose, fit for a terminal: no markup ("[policy]" is none of ours), no control character."""
+    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(words)))
+
+
 def settings_from(config: Path | None) -> Settings:
     """The settings a command runs by."""
     return load(config or (DEFAULT if DEFAULT.exists() else None))
@@ -46,7 +52,7 @@ def clear_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except HilumError as error:
-            complaints.print(f"[bold red]hilum:[/] {error}", highlight=False, soft_wrap=True)
+            complaints.print(f"[bold red]hilum:[/] {plain(error)}", highlight=False, soft_wrap=True)
             raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error
 
     return run

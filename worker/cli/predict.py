@@ -19,7 +19,7 @@ from schemas.findings import FINDINGS
 from schemas.image import Tensor
 from schemas.not_analysed import WORDS, NotAnalysed
 from schemas.prediction import Prediction
-from worker.cli.options import ConfigOption, clear_errors, complaints, console, settings_from
+from worker.cli.options import ConfigOption, clear_errors, complaints, console, plain, settings_from
 from worker.cli.send import files_below
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def predict(
         if line.prediction is None:
             assert line.not_analysed is not None  # noqa: S101
             words = WORDS[line.not_analysed] + (f" ({line.detail})" if line.detail else "")
-            table.add_row(str(line.file), "", "", words)
+            table.add_row(plain(line.file), "", "", plain(words))
             continue
         p = line.prediction.findings
         top = sorted(FINDINGS, key=lambda f: -p[f])[:3]
         highest = ", ".join(f"{f.replace('_', ' ').lower()} {p[f]:.2f}" for f in top)
-        table.add_row(str(line.file), f"{line.prediction.binary:.2f}", highest, "")
+        table.add_row(plain(line.file), f"{line.prediction.binary:.2f}", highest, "")
     console.print(table)

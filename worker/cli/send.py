@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import ConfigurationError
-from worker.cli.options import ConfigOption, clear_errors, complaints, console, settings_from
+from worker.cli.options import ConfigOption, clear_errors, complaints, console, plain, settings_from
 
 
 def parse_peer(text: str) -> tuple[str, str, int]:
@@ -52,7 +52,7 @@ def send(
         sent = modality.send(paths, ae_title, host, port, calling, on_progress=lambda _: progress.advance(task))
     failed = [s for s in sent if s.error]
     for s in failed:
-        complaints.print(f"[red]not taken[/] {s.path}: {s.error}", highlight=False, soft_wrap=True)
+        complaints.print(f"[red]not taken[/] {plain(s.path)}: {plain(s.error)}", highlight=False, soft_wrap=True)
     console.print(f"{len(sent) - len(failed)} of {len(sent)} file(s) taken by {ae_title}@{host}:{port}")
     if failed:
         raise typer.Exit(1)

@@ -1,0 +1,49 @@
+"""What commands print of words that somebody else chose: file names, error messages, names of patients."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+from schemas.errors import RecordError
+from schemas.not_analysed import NotAnalysed
+from worker.cli import options, predict
+from worker.cli.options import clear_errors, plain
+from worker.cli.predict import Scored
+
+
+def test_an_error_keeps_the_key_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(options, "complaints", Console(stderr=True))
+
+    @clear_errors
+    def command() -> None:
+        raise RecordError("[database] url: name a file")
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert "[database] url: name a file" in capsys.readouterr().err
+
+
+def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [Path("[/]"), Path("a\x1b[31m"), Path(os.fsdecode(b"\xff"))]
+    monkeypatch.setattr(predict, "console", Console(width=200))
+    monkeypatch.setattr(
+        predict, "_score_all", lambda *_: iter([Scored(name, None, NotAnalysed.UNREADABLE, "[x]") for name in names])
+    )
+    predict.predict(names)
+    out = capsys.readouterr().out
+    assert "[/]" in out
+    assert "[x]" in out
+    assert "\x1b[31m" not in out
+
+
+def test_lines_stay_lines() -> None:
+    assert plain("2 faults\n  a: b") == "2 faults\n  a: b"
