@@ -19,7 +19,7 @@ def _main() -> None:
 
 
 @app.command()
-def fit(  # noqa: PLR0917 - options, typer passes them by name
+def fit(
     nih: Annotated[Path, typer.Argument(help="Folder with NIH's table, both official lists and the films below it.")],
     run: Annotated[Path, typer.Option(help="Folder for checkpoints and caches; the same folder goes on.")],
     bundle: Annotated[Path, typer.Option(help="Folder the bundle is written to.")],

@@ -73,6 +73,7 @@ class _State:
     history: list[dict[str, float | None]] = field(default_factory=list)
 
 
+@speed.reduced_precision()
 def fit(
     stage: Stage,
     train: Films,
@@ -100,7 +101,7 @@ def fit(
     keras.utils.set_random_seed(stage.seed)
     outputs = train.targets.shape[1]
     whole = densenet.build(outputs, stage.size)
-    model = speed.prepare(keras.Model(whole.input, whole.output["logits"]))
+    model = speed.fused(keras.Model(whole.input, whole.output["logits"]))
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # Keras' 0.99 lags behind the weights in stages of a few hundred steps
@@ -125,14 +126,15 @@ def fit(
         return max(state.step / (stage.epochs * steps), (clock() - began) / (60.0 * stage.minutes))
 
     while done() < 1.0:
-        model.reset_metrics()  # the loss that train_on_batch answers is the mean since then
+        losses = []
         for films, wanted in _batches(stage, train, state.epoch):
             optimizer.learning_rate = stage.learning_rate * _pace(done(), stage)
-            loss = float(model.train_on_batch(films, wanted))
+            model.reset_metrics()  # else the answer is a running mean, which bf16 cannot carry over an epoch
+            losses.append(float(model.train_on_batch(films, wanted)))
             state.step += 1
             if state.step % _EMA_EVERY == 0:
                 _average(average, model, stage.ema, state.step)
-            progress.update(task, completed=state.step, description=f"{stage.name} loss {loss:.4f}")
+            progress.update(task, completed=state.step, description=f"{stage.name} loss {losses[-1]:.3f}")
             if done() >= 1.0:
                 break
         state.epoch += 1
@@ -140,7 +142,7 @@ def fit(
         figures: dict[str, float | None] = {
             "epoch": state.epoch,
             "minutes": round(state.seconds / 60.0, 2),
-            "loss": loss,
+            "loss": round(float(np.mean(losses)), 4),
         }
         current = densenet.weights_of(model)
         densenet.load_weights(model, average)

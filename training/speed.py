@@ -6,19 +6,38 @@ where the processor has it, make a step on a CPU more than twice as quick. Other
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 
+_BF16 = "auto_mixed_precision_onednn_bfloat16"
 
-def prepare(model: keras.Model) -> keras.Model:
+
+@contextmanager
+def reduced_precision() -> Iterator[None]:
+    """Convolutions in bf16 on TensorFlow's CPU, for training alone: what is measured or exported is in float32."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        yield
+        return
+    tf.config.optimizer.set_experimental_options({_BF16: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({_BF16: False})
+
+
+def fused(model: keras.Model) -> keras.Model:
     """A model for training steps, with its own weights under the same paths; never exported."""
     if keras.backend.backend() != "tensorflow":
         return model
     import tensorflow as tf
-
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
 
     class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
