@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -105,6 +105,15 @@ def channel(destination: Destination, settings: Settings) -> Channel:
         calling_ae_title=destination.calling_ae_title or settings.dicom.ae_title,
         timeout=destination.timeout,
     )
+
+
+def delivery_rules(destination: Destination) -> DeliveryRules:
+    """The lease outlasts the slowest delivery that succeeds, or it would be sent again for ever.
+
+    That is a kept association that stalls, then connecting, negotiating and storing, each within `timeout`.
+    """
+    rules = DeliveryRules()
+    return replace(rules, lease=max(rules.lease, timedelta(seconds=5 * destination.timeout)))
 
 
 def listener_config(settings: Settings) -> ListenerConfig:
@@ -272,7 +281,7 @@ class Worker:
                 channel=channel(destination, self.settings),
                 news=self.news,
                 owner=self.owner,
-                rules=DeliveryRules(),
+                rules=delivery_rules(destination),
                 clock=now,
             )
             courier.start()
@@ -284,7 +293,9 @@ class Worker:
         if not _is_loopback(web.host):
             log.warning("web-open host=%s mend=put-a-proxy-with-log-in-before-it", web.host)
             hosts.append(web.host)
-        app = create_app(worklist=self.worklist, rejections=self.rejections, outbox=self.outbox, status=self.status)
+        app = create_app(
+            worklist=self.worklist, rejections=self.rejections, outbox=self.outbox, status=self.status, hosts=hosts
+        )
         self.web = WebServer(app, self.settings.web.host, self.settings.web.port)
         self.web.start()
         self._stops.append(self.web.stop)
