@@ -6,6 +6,7 @@ The only module that looks at the environment. Every fault is reported at once, 
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,20 +35,27 @@ def _urgency(value: object) -> object:
     raise ValueError(f"one of {', '.join(u.name for u in reversed(Urgency))}")
 
 
+def _network(value: str) -> str:
+    ip_network(value, strict=False)  # its ValueError names the fault
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 UrgencyName = Annotated[Urgency, BeforeValidator(_urgency)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Caller(_Section):
     """One line of the allow-list: a calling AE title, an address or network (CIDR), or both."""
 
     ae_title: str = "*"
-    address: str = "0.0.0.0/0"
+    address: Network = "0.0.0.0/0"
 
 
 class LocalAE(_Section):
@@ -68,9 +76,9 @@ class Dicom(_Section):
     accept: list[Caller] = []  # empty: whoever calls one of our AE titles
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 100
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 128 * 1024
-    network_timeout: Annotated[float, Field(gt=0)] = 60.0
-    acse_timeout: Annotated[float, Field(gt=0)] = 30.0
-    dimse_timeout: Annotated[float, Field(gt=0)] = 30.0
+    network_timeout: Seconds = 60.0
+    acse_timeout: Seconds = 30.0
+    dimse_timeout: Seconds = 30.0
 
 
 class Database(_Section):
@@ -80,7 +88,7 @@ class Database(_Section):
 class SpoolSettings(_Section):
     path: Path = Path("var/spool")
     watermark_mib: Annotated[int, Field(ge=0)] = 1024  # refuse new films below this much free space
-    keep_days: Annotated[float, Field(ge=0)] = 7.0  # after the study is final; 0 keeps for ever
+    keep_days: Annotated[float, Field(ge=0, le=36_500)] = 7.0  # after the study is final; 0 keeps for ever
 
 
 class Web(_Section):
@@ -100,9 +108,9 @@ class Model(_Section):
 
 class Reading(_Section):
     workers: Annotated[int, Field(ge=1)] = 3  # films in hand at once in this process
-    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     attempts: Annotated[int, Field(ge=1)] = 3  # a film that kills its reader this often is set aside as failed
-    quiet_seconds: Annotated[float, Field(gt=0)] = 120.0  # then the study is final
+    quiet_seconds: Seconds = 120.0  # then the study is final
 
 
 class RuleSetting(_Section):
@@ -145,7 +153,7 @@ class Destination(_Section):
     host: str = "127.0.0.1"
     port: Port | None = None
     calling_ae_title: AETitle | None = None  # default: [dicom] ae_title
-    timeout: Annotated[float, Field(gt=0)] = 10.0
+    timeout: Seconds = 10.0
     folder: Path = Path("var/paper")
 
     @model_validator(mode="after")
@@ -163,6 +171,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         nested_model_default_partial_update=True,
     )
 

@@ -80,3 +80,19 @@ def test_contradictions_are_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigurationError, match="nowhere"):
         load(Path("nowhere.toml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("dicom.accept.0.address", '[dicom]\naccept = [{ address = "10.0.0.999" }]\n'),
+        ("dicom.network_timeout", "[dicom]\nnetwork_timeout = inf\n"),
+        ("spool.keep_days", "[spool]\nkeep_days = 1e12\n"),
+        ("reading.lease_seconds", "[reading]\nlease_seconds = 0.01\n"),
+        ("reading.quiet_seconds", "[reading]\nquiet_seconds = 1e300\n"),
+        ("gate.minimum_age_years", "[gate]\nminimum_age_years = nan\n"),
+    ],
+)
+def test_what_would_only_fail_later_is_refused_now(tmp_path: Path, key: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=key):
+        load(write(tmp_path, text))
