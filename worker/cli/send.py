@@ -17,7 +17,9 @@ def parse_peer(text: str) -> tuple[str, str, int]:
     """`AET@HOST:PORT` -> its three parts (an IPv6 host in brackets). Raises `ConfigurationError`."""
     ae_title, at, rest = text.partition("@")
     host, colon, port = rest.rpartition(":")
-    if not (at and colon and ae_title.strip() and len(ae_title.strip()) <= 16 and host and port.isdecimal()):
+    named = at and ae_title.strip() and len(ae_title.strip()) <= 16
+    placed = colon and host and port.isdecimal() and 0 < int(port) < 1 << 16
+    if not (named and placed):
         raise ConfigurationError(f"{text!r}: say it as AET@HOST:PORT, for example HILUM@127.0.0.1:11112")
     return ae_title.strip(), host.strip("[]"), int(port)
 

@@ -9,11 +9,12 @@ import pytest
 import typer
 from rich.console import Console
 
-from schemas.errors import RecordError
+from schemas.errors import ConfigurationError, RecordError
 from schemas.not_analysed import NotAnalysed
 from worker.cli import options, predict
 from worker.cli.options import clear_errors, plain
 from worker.cli.predict import Scored
+from worker.cli.send import parse_peer
 
 
 def test_an_error_keeps_the_key_that_it_names(
@@ -47,3 +48,9 @@ def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal(
 
 def test_lines_stay_lines() -> None:
     assert plain("2 faults\n  a: b") == "2 faults\n  a: b"
+
+
+@pytest.mark.parametrize("text", ["HILUM@host:99999", "HILUM@host:0", "HILUM@host", "@host:104", "HILUM@:104"])
+def test_a_peer_that_cannot_be_is_told_so(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="AET@HOST:PORT"):
+        parse_peer(text)
