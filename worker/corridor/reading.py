@@ -20,7 +20,7 @@ from worker.decide.study import settle
 from worker.decode.film import read_film
 from worker.infer.engine import Engine
 from worker.ports import Spool
-from worker.record.jobs import Job, Jobs
+from worker.record.jobs import Concluded, Job, Jobs
 from worker.tensor.recipe import to_tensor
 
 log = logging.getLogger("hilum.reading")
@@ -32,6 +32,7 @@ class ReadingRules:
 
     lease: timedelta = timedelta(seconds=60)
     attempts: int = 3
+    again_every: float = 0.5  # seconds, where the record did not take what was read
     look_every: float = 0.25  # seconds; work from this process rings the bell, work from others waits for this
 
 
@@ -126,7 +127,7 @@ class Reading:
                 self._jobs.release(job, self._owner, self._clock() + wait, type(error).__name__)
                 return
             outcome = NotRead(code=NotAnalysed.MODEL_FAILED, detail=type(error).__name__)
-        concluded = self._jobs.conclude(job, self._owner, outcome, settle, self._audiences, self._model, self._clock())
+        concluded = self._conclude(job, outcome)
         if concluded.revision is not None:
             self._news.ring()
         log.info(
@@ -137,6 +138,21 @@ class Reading:
             concluded.revision,
             1000 * (time.perf_counter() - began),
         )
+
+    def _conclude(self, job: Job, outcome: FilmOutcome) -> Concluded:
+        """Tell the record, for as long as a lease lasts: let go, the film would only be found when it has lapsed."""
+        until = time.monotonic() + self._rules.lease.total_seconds()
+        while True:
+            try:
+                return self._jobs.conclude(
+                    job, self._owner, outcome, settle, self._audiences, self._model, self._clock()
+                )
+            except LeaseLost:
+                raise
+            except RecordError as error:
+                if time.monotonic() > until or self._stopping.wait(self._rules.again_every):
+                    raise
+                log.warning("conclude-again job=%s error=%s", job.id, error)
 
     def _read(self, job: Job) -> FilmOutcome:
         started = time.perf_counter()
