@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from schemas.decision import Policy, Rule, Urgency
 from schemas.errors import ConfigurationError
@@ -225,6 +225,8 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
     try:
         return Settings(**values)
+    except SettingsError as error:  # its message names the field, not the value
+        raise ConfigurationError(f"environment: {error}; lists and tables are written in JSON") from error
     except ValidationError as error:
         lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
         source = path or "environment"

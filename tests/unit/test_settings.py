@@ -96,3 +96,10 @@ def test_a_missing_file_is_named() -> None:
 def test_what_would_only_fail_later_is_refused_now(tmp_path: Path, key: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=key):
         load(write(tmp_path, text))
+
+
+def test_an_environment_that_is_no_json_is_a_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HILUM_DESTINATIONS", '[{"name": "secret"')
+    with pytest.raises(ConfigurationError, match="destinations") as caught:
+        load(None)
+    assert "secret" not in str(caught.value)
