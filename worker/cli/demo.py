@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,7 @@ import typer
 
 from schemas.lifecycle import OutboxState, StudyState
 from worker.cli import worklist
-from worker.cli.options import clear_errors, console, plain
+from worker.cli.options import clear_errors, console, plain, sleep_until, until_told_to_stop
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -90,9 +88,7 @@ def demo(
     settings = load(config)
     database(settings).migrate()
     configure("WARNING")
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = until_told_to_stop()
     (destination,) = settings.destinations
     assert destination.port is not None  # noqa: S101  set below
     pacs = Pacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=destination.port)
@@ -112,7 +108,7 @@ def demo(
             _wait_for_flags(worker)
             worklist.worklist(config)
         else:
-            stopping.wait()
+            sleep_until(stopping)
     finally:
         worker.stop()
         pacs.stop()

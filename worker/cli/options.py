@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -37,6 +39,24 @@ ConfigOption = Annotated[
 def plain(words: object) -> str:
     """Words that others chose, fit for a terminal: no markup ("[policy]" is none of ours), no control character."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(words)))
+
+
+def until_told_to_stop() -> threading.Event:
+    """Set by SIGTERM and Ctrl-C. Wait for it in small steps: `sleep_until(event)`."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
+def sleep_until(event: threading.Event) -> None:
+    """Block until `event` is set.
+
+    In steps, for Python runs signal handlers in the main thread alone: a signal that the system gives to another thread
+    does not wake a main thread that waits without end (seen with one SIGTERM in six).
+    """
+    while not event.wait(0.5):
+        pass
 
 
 def settings_from(config: Path | None) -> Settings:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Annotated
 
 import typer
 
 from schemas.errors import ConfigurationError
-from worker.cli.options import ConfigOption, clear_errors, console, settings_from
+from worker.cli.options import ConfigOption, clear_errors, console, settings_from, sleep_until, until_told_to_stop
 
 
 @clear_errors
@@ -35,9 +33,7 @@ def serve(
         raise ConfigurationError(f"--only: {error}; choose among {', '.join(Role)}") from error
     settings = settings_from(config)
     configure(settings.log_level)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = until_told_to_stop()
     worker = Worker(settings, roles)
     try:
         worker.start()
@@ -45,6 +41,6 @@ def serve(
             console.print(f"listening as {settings.dicom.ae_title} on {settings.dicom.host}:{worker.listener.port}")
         if worker.web is not None:
             console.print(f"worklist at http://{settings.web.host}:{worker.web.port}/")
-        stopping.wait()
+        sleep_until(stopping)
     finally:
         worker.stop()
