@@ -29,6 +29,7 @@ class GateRules:
     frontal_views: tuple[str, ...] = ("AP", "PA", "frontal", "anteroposterior", "posteroanterior", "antero", "postero")
     child_words: tuple[str, ...] = (  # only where the header gives no age
         *("pediatric", "paediatric", "neonatal", "neonate", "newborn", "infant", "baby", "babygram", "child"),
+        *("pediatrics", "paediatrics", "peds", "neonates", "infants", "children"),
     )
     animal_words: tuple[str, ...] = ("canine", "feline", "equine", "bovine", "avian", "veterinary", "dog")
     minimum_age_years: float = 18.0

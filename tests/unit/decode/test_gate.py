@@ -105,6 +105,8 @@ def test_frontal_chest_films_of_adults_pass(fields: dict[str, object]) -> None:
         (NotAnalysed.CHILD, {"patient_age_years": 17.9}),
         (NotAnalysed.CHILD, {"patient_age_years": 0.0}),
         (NotAnalysed.CHILD, {"patient_age_years": None, "study_description": "BABYGRAM CHEST"}),
+        (NotAnalysed.CHILD, {"patient_age_years": None, "study_description": "Children's chest"}),
+        (NotAnalysed.CHILD, {"patient_age_years": None, "study_description": "PEDIATRICS CHEST AP"}),
         (NotAnalysed.NO_PIXELS, {"has_pixels": False}),
         (NotAnalysed.MULTI_FRAME, {"number_of_frames": 2}),
         (NotAnalysed.COLOUR, {"photometric_interpretation": "PALETTE COLOR"}),
