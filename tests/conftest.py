@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def films_folder() -> Path:
     """The folder of real films (never part of the repository). Fails, never skips, when it is missing."""
-    folder = Path(os.environ.get("HILUM_FILMS", ROOT.parent / "shared" / "data")).resolve()
+    folder = Path(os.environ.get("CHEST_FILMS", ROOT.parent / "shared" / "data")).resolve()
     if not (folder / "dicom" / "index.csv").is_file():
-        pytest.fail(f"real films not found in {folder}; set HILUM_FILMS to the folder that holds dicom/index.csv")
+        pytest.fail(f"real films not found in {folder}; set CHEST_FILMS to the folder that holds dicom/index.csv")
     return folder
 
 

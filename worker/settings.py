@@ -5,10 +5,11 @@ The only module that looks at the environment. Every fault is reported at once, 
 
 from __future__ import annotations
 
+import os
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -17,6 +18,8 @@ from schemas.decision import Policy, Rule, Urgency
 from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, Label
 from schemas.gate import GateRules
+
+PREFIX: Final = "HILUM_"  # of environment variables
 
 
 def _ae_title(value: str) -> str:
@@ -167,7 +170,7 @@ class Settings(BaseSettings):
     """The whole tree. Paths are relative to the working directory."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HILUM_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
@@ -223,6 +226,13 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX).split("__")[0].lower() not in Settings.model_fields
+    )
+    if unknown:
+        raise ConfigurationError(f"environment: no such section or key: {', '.join(unknown)}")
     try:
         return Settings(**values)
     except SettingsError as error:  # its message names the field, not the value

@@ -103,3 +103,9 @@ def test_an_environment_that_is_no_json_is_a_fault_of_the_configuration(monkeypa
     with pytest.raises(ConfigurationError, match="destinations") as caught:
         load(None)
     assert "secret" not in str(caught.value)
+
+
+def test_an_unknown_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HILUM_WBE__PORT", "3")
+    with pytest.raises(ConfigurationError, match="HILUM_WBE__PORT"):
+        load(None)

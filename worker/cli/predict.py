@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from schemas.decision import Urgency
-from schemas.errors import NotAnalysable
+from schemas.errors import ConfigurationError, NotAnalysable
 from schemas.findings import FINDINGS
 from schemas.image import Tensor
 from schemas.not_analysed import WORDS, NotAnalysed
@@ -100,6 +100,8 @@ def predict(
     plain image files are taken for frontal chest films. For research: the probabilities are no diagnosis.
     """
     paths = list(files_below(files))
+    if not paths:
+        raise ConfigurationError("no files there")
     scored = track(
         _score_all(paths, config),
         "reading",

@@ -48,6 +48,8 @@ def send(
     dicom = settings_from(config).dicom
     ae_title, host, port = parse_peer(to or f"{dicom.ae_title}@{dicom.host}:{dicom.port}")
     paths = list(files_below(files))
+    if not paths:
+        raise ConfigurationError("no files there")
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=complaints, transient=True) as progress:
         task = progress.add_task("sending", total=len(paths))

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from schemas.errors import LeaseLost, PermanentFailure, RecordError, TransientFailure
 from worker.corridor.bell import Bell
+from worker.corridor.insist import insist
 from worker.ports import Channel
 from worker.record.outbox import Delivery, Outbox
 
@@ -83,7 +84,8 @@ class Courier:
         try:
             receipt = self._channel.send(delivery.flag)
         except PermanentFailure as error:
-            self._outbox.refuse(delivery.id, self._owner, str(error), self._clock())
+            words = str(error)
+            self._tell(lambda: self._outbox.refuse(delivery.id, self._owner, words, self._clock()))
             log.error("refused destination=%s delivery=%s error=%s", self._channel.name, delivery.id, error)
         except TransientFailure as error:
             self._rest(delivery, error)
@@ -91,9 +93,17 @@ class Courier:
             self._set_back(delivery, error)
         else:
             self._failures = 0
-            self._outbox.sent(delivery.id, self._owner, receipt, self._clock())
+            self._tell(lambda: self._outbox.sent(delivery.id, self._owner, receipt, self._clock()))
             ms = 1000 * (time.perf_counter() - began)
             log.info("sent destination=%s delivery=%s ms=%.1f", self._channel.name, delivery.id, ms)
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        insist(
+            tell,
+            seconds=self._rules.lease.total_seconds(),
+            again_every=self._rules.look_every,
+            stopping=self._stopping,
+        )
 
     def _wait(self, failures: int) -> float:
         wait = min(self._rules.longest, self._rules.pause * 2.0 ** min(failures, 20))
@@ -103,7 +113,7 @@ class Courier:
         # The destination rests, not the flag: when it is back, the most urgent goes first, not the oldest failure.
         self._failures += 1
         wait = self._wait(self._failures)
-        self._outbox.retry(delivery.id, self._owner, str(error), self._clock())
+        self._tell(lambda: self._outbox.retry(delivery.id, self._owner, str(error), self._clock()))
         log.warning("resting destination=%s seconds=%.1f error=%s", self._channel.name, wait, error)
         self._stopping.wait(wait)
 
@@ -111,7 +121,7 @@ class Courier:
         words = f"internal error {type(error).__name__}; see the log, then replay"
         log.error("delivery-failed destination=%s delivery=%s", self._channel.name, delivery.id, exc_info=True)
         if delivery.attempt >= self._rules.attempts:
-            self._outbox.refuse(delivery.id, self._owner, words, self._clock())
+            self._tell(lambda: self._outbox.refuse(delivery.id, self._owner, words, self._clock()))
         else:
             wait = timedelta(seconds=self._wait(delivery.attempt))
-            self._outbox.retry(delivery.id, self._owner, words, self._clock() + wait)
+            self._tell(lambda: self._outbox.retry(delivery.id, self._owner, words, self._clock() + wait))

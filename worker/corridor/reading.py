@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from schemas.decision import Policy
-from schemas.errors import HilumError, LeaseLost, NotAnalysable, RecordError
+from schemas.errors import LeaseLost, NotAnalysable, RecordError
 from schemas.gate import GateRules
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
 from worker.corridor.bell import Bell
+from worker.corridor.insist import insist
 from worker.decide.policy import decide
 from worker.decide.study import settle
 from worker.decode.film import read_film
 from worker.infer.engine import Engine
 from worker.ports import Spool
-from worker.record.jobs import Concluded, Job, Jobs
+from worker.record.jobs import Job, Jobs
 from worker.tensor.recipe import to_tensor
 
 log = logging.getLogger("hilum.reading")
@@ -127,7 +128,12 @@ class Reading:
                 self._jobs.release(job, self._owner, self._clock() + wait, type(error).__name__)
                 return
             outcome = NotRead(code=NotAnalysed.MODEL_FAILED, detail=type(error).__name__)
-        concluded = self._conclude(job, outcome)
+        concluded = insist(
+            lambda: self._jobs.conclude(job, self._owner, outcome, settle, self._audiences, self._model, self._clock()),
+            seconds=self._rules.lease.total_seconds(),
+            again_every=self._rules.again_every,
+            stopping=self._stopping,
+        )
         if concluded.revision is not None:
             self._news.ring()
         log.info(
@@ -138,21 +144,6 @@ class Reading:
             concluded.revision,
             1000 * (time.perf_counter() - began),
         )
-
-    def _conclude(self, job: Job, outcome: FilmOutcome) -> Concluded:
-        """Tell the record, for as long as a lease lasts: let go, the film would only be found when it has lapsed."""
-        until = time.monotonic() + self._rules.lease.total_seconds()
-        while True:
-            try:
-                return self._jobs.conclude(
-                    job, self._owner, outcome, settle, self._audiences, self._model, self._clock()
-                )
-            except LeaseLost:
-                raise
-            except RecordError as error:
-                if time.monotonic() > until or self._stopping.wait(self._rules.again_every):
-                    raise
-                log.warning("conclude-again job=%s error=%s", job.id, error)
 
     def _read(self, job: Job) -> FilmOutcome:
         started = time.perf_counter()
@@ -179,5 +170,5 @@ class Reading:
             if held:
                 try:
                     self._jobs.heartbeat(held, self._owner, self._rules.lease, self._clock())
-                except HilumError as error:
-                    log.error("heartbeat-failed error=%s", error)
+                except Exception:
+                    log.error("heartbeat-failed", exc_info=True)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.decision import Urgency
-from schemas.errors import PermanentFailure, TransientFailure
+from schemas.errors import PermanentFailure, RecordError, TransientFailure
 from schemas.flag import Flag, Receipt
 from schemas.identity import StudyContext
 from worker.corridor.bell import Bell
@@ -37,6 +37,7 @@ class ListOutbox:
         self.due = [Delivery(id=n, flag=flag(s), attempt=1) for n, s in enumerate(studies)]
         self.log: list[tuple[str, int]] = []
         self.done = threading.Event()
+        self.faults: list[Exception] = []
 
     def claim(self, destination: str, worker: str, limit: int, lease: timedelta, now: datetime) -> list[Delivery]:
         if not self.due:
@@ -45,6 +46,8 @@ class ListOutbox:
         return [self.due.pop(0)]
 
     def sent(self, delivery: int, worker: str, receipt: Receipt, now: datetime) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
         self.log.append(("sent", delivery))
 
     def refuse(self, delivery: int, worker: str, error: str, now: datetime) -> None:
@@ -66,10 +69,12 @@ class Scripted:
     def __init__(self, *script: Exception) -> None:
         self.script = list(script)
         self.closed = False
+        self.sent = 0
 
     def send(self, flag: Flag) -> Receipt:
         if self.script:
             raise self.script.pop(0)
+        self.sent += 1
         return Receipt(object_id="1.2.3", proof="C-STORE 0x0000")
 
     def check(self) -> str:
@@ -97,6 +102,13 @@ def deliver(outbox: Any, channel: Scripted) -> list[tuple[str, int]]:
 
 def test_what_is_taken_is_marked_sent() -> None:
     assert deliver(ListOutbox("1.1", "1.2"), Scripted()) == [("sent", 0), ("sent", 1)]
+
+
+def test_a_record_that_is_away_is_told_when_it_is_back_and_the_flag_goes_out_once() -> None:
+    outbox, channel = ListOutbox("1.1"), Scripted()
+    outbox.faults = [RecordError("away"), RecordError("away")]
+    assert deliver(outbox, channel) == [("sent", 0)]
+    assert channel.sent == 1
 
 
 def test_a_permanent_refusal_is_set_aside_and_the_next_goes_out() -> None:
