@@ -59,9 +59,10 @@ class Reason:
 
     @property
     def words(self) -> str:
-        """For a person: "pneumothorax 0.91, threshold 0.62"."""
+        """For a person: "pneumothorax 0.91, threshold 0.62"; small numbers with a third digit."""
         name = self.finding.replace("_", " ").lower()
-        return f"{name} {self.probability:.2f}, threshold {self.threshold:.2f}"
+        digits = 2 if min(self.probability, self.threshold) >= 0.1 else 3
+        return f"{name} {self.probability:.{digits}f}, threshold {self.threshold:.{digits}f}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

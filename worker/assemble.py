@@ -320,7 +320,7 @@ class Worker:
             Duty("finalise", finalise.EVERY, lambda: finalise.run_once(self.studies, now(), quiet=quiet)),
             Duty("retention", retention.EVERY, lambda: retention.run_once(self.studies, self.spool, now(), keep=keep)),
             Duty("sweep", timedelta(days=1), lambda: self.spool.sweep(self.instances.paths())),
-            Duty("digest", digest.EVERY, lambda: digest.run_once(self.rejections, now())),
+            Duty("digest", digest.EVERY, lambda: digest.run_once(self.rejections, now()), at_start=False),
         ]
 
     def status(self) -> Mapping[str, object]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from schemas.errors import ConfigurationError
 from schemas.lifecycle import OutboxState, StudyState
 from worker.cli import worklist
-from worker.cli.options import clear_errors, console, plain, sleep_until, until_told_to_stop
+from worker.cli.options import Stop, clear_errors, console, plain
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -60,7 +64,6 @@ port = {pacs}
 
 def write_config(folder: Path) -> Path:
     """`hilum.toml` for this run in `folder`, on the usual ports where they are free."""
-    folder.mkdir(parents=True, exist_ok=True)
     host = "127.0.0.1"
     config = folder / "hilum.toml"
     ports = {"dicom": free_port(host, 11112), "web": free_port(host, 8080), "pacs": free_port(host, 11113)}
@@ -79,16 +82,34 @@ def demo(
 
     The films are drawn by code: nobody's patient data is used. Ctrl-C ends it; run it again and it goes on.
     """
+    with _alone(folder):
+        _run(folder, write_config(folder), once=once)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One demonstration at a time in a folder. Raises `ConfigurationError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"a demonstration runs in {folder} already; end it, or choose another --folder"
+            ) from None
+        yield
+
+
+def _run(folder: Path, config: Path, *, once: bool) -> None:
     from worker.assemble import Worker, database
     from worker.simulate import modality, phantom
     from worker.simulate.pacs import Pacs
     from worker.watch.logs import configure
 
-    config = write_config(folder)
     settings = load(config)
     database(settings).migrate()
     configure("WARNING")
-    stopping = until_told_to_stop()
+    stopping = Stop()
     (destination,) = settings.destinations
     assert destination.port is not None  # noqa: S101  set below
     pacs = Pacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=destination.port)
@@ -97,7 +118,8 @@ def demo(
         worker = Worker(settings)
         worker.start()
     try:
-        films = phantom.write_demo_films(folder / "films")
+        # Drawn once: the same films again are known again, and the list does not grow with every start.
+        films = sorted((folder / "films").glob("*.dcm")) or phantom.write_demo_films(folder / "films")
         dicom = settings.dicom
         sent = modality.send(films, dicom.ae_title, dicom.host, dicom.port, "PHANTOM-CR")
         faults = [s for s in sent if s.error]
@@ -108,7 +130,8 @@ def demo(
             _wait_for_flags(worker)
             worklist.worklist(config)
         else:
-            sleep_until(stopping)
+            stopping.wait()
+            console.print(f"stopping; everything is kept in {folder}", highlight=False)
     finally:
         worker.stop()
         pacs.stop()
@@ -135,11 +158,12 @@ def _show(settings: Settings, config: Path, pacs: Path, taken: int) -> None:
   the worklist           http://{web.host}:{web.port}/
   or in a terminal       .venv/bin/hilum worklist --config {config}
   send your own films    .venv/bin/hilum send FILE_OR_FOLDER --to {peer}
-                         /usr/bin/storescu -aec {dicom.ae_title} {dicom.host} {dicom.port} FILE
+                         dcmsend -aec {dicom.ae_title} {dicom.host} {dicom.port} FILE
   score without sending  .venv/bin/hilum predict FILE
   what the PACS got      {pacs}
 
-Not a medical device. A film without a flag is not an all-clear. Ctrl-C ends it.
+The models are a demonstration: trained for an hour, they raise nearly every film. Not a medical device; a film without
+a flag is not an all-clear. Ctrl-C ends it.
 """,
         highlight=False,
         soft_wrap=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -41,22 +41,26 @@ def plain(words: object) -> str:
     return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(words)))
 
 
-def until_told_to_stop() -> threading.Event:
-    """Set by SIGTERM and Ctrl-C. Wait for it in small steps: `sleep_until(event)`."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    return stopping
+class Stop:
+    """Set by SIGTERM and Ctrl-C, from when it is made.
 
-
-def sleep_until(event: threading.Event) -> None:
-    """Block until `event` is set.
-
-    In steps, for Python runs signal handlers in the main thread alone: a signal that the system gives to another thread
-    does not wake a main thread that waits without end (seen with one SIGTERM in six).
+    A flag, not an Event: a second signal may come while the first is being handled, and would wait for a lock that the
+    same thread holds. And looked at in steps: a signal that the system gives to another thread does not wake a main
+    thread that waits without end.
     """
-    while not event.wait(0.5):
-        pass
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def wait(self) -> None:
+        """Block until it is asked for."""
+        while not self._asked:
+            time.sleep(0.2)
 
 
 def settings_from(config: Path | None) -> Settings:

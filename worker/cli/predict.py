@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from schemas.decision import Urgency
 from schemas.errors import ConfigurationError, NotAnalysable
@@ -114,7 +114,14 @@ def predict(
         for line in scored:
             print(line.to_json(), flush=True)  # noqa: T201  for programs: no wrapping, no colour
         return
-    table = Table("file", "any finding", "highest findings", "not analysed", box=None, header_style="bold")
+    table = Table(
+        Column("file", overflow="fold"),
+        "any finding",
+        "highest findings",
+        "not analysed",
+        box=None,
+        header_style="bold",
+    )
     for line in scored:
         if line.prediction is None:
             assert line.not_analysed is not None  # noqa: S101

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from schemas.errors import ConfigurationError
-from worker.cli.options import ConfigOption, clear_errors, console, settings_from, sleep_until, until_told_to_stop
+from worker.cli.options import ConfigOption, Stop, clear_errors, console, settings_from
 
 
 @clear_errors
@@ -33,7 +33,7 @@ def serve(
         raise ConfigurationError(f"--only: {error}; choose among {', '.join(Role)}") from error
     settings = settings_from(config)
     configure(settings.log_level)
-    stopping = until_told_to_stop()
+    stopping = Stop()
     worker = Worker(settings, roles)
     try:
         worker.start()
@@ -41,6 +41,6 @@ def serve(
             console.print(f"listening as {settings.dicom.ae_title} on {settings.dicom.host}:{worker.listener.port}")
         if worker.web is not None:
             console.print(f"worklist at http://{settings.web.host}:{worker.web.port}/")
-        sleep_until(stopping)
+        stopping.wait()
     finally:
         worker.stop()

@@ -71,7 +71,9 @@ def worklist(
         )
     console.print(table)
     console.print(
-        "A study without a flag waits in its standing order; the absence of a flag is not an all-clear.", style="dim"
+        "A study without a flag waits in its standing order; the absence of a flag is not an all-clear. "
+        "`--json` gives the study UIDs that `hilum results` takes.",
+        style="dim",
     )
 
 

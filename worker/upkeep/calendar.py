@@ -19,6 +19,7 @@ class Duty:
     name: str
     every: timedelta
     run_once: Callable[[], int]
+    at_start: bool = True
 
 
 def _guarded(duty: Duty) -> None:
@@ -32,7 +33,7 @@ def _guarded(duty: Duty) -> None:
 
 
 class Calendar:
-    """Runs each duty at start and then in its rhythm, never twice at once."""
+    """Runs each duty in its rhythm, and at start unless it says otherwise; never twice at once."""
 
     def __init__(self, duties: Sequence[Duty]) -> None:
         self._scheduler = BackgroundScheduler(timezone=UTC)
@@ -46,7 +47,7 @@ class Calendar:
                 coalesce=True,
                 max_instances=1,
                 misfire_grace_time=None,
-                next_run_time=datetime.now(UTC),
+                next_run_time=datetime.now(UTC) + (timedelta(0) if duty.at_start else duty.every),
             )
 
     def start(self) -> None:
