@@ -78,3 +78,8 @@ def test_a_study_is_the_highest_of_its_films() -> None:
     assert verdict.urgency is Urgency.STAT
     assert verdict.reasons == (strong, other)
     assert settle([]).urgency is Urgency.ROUTINE
+
+
+def test_small_probabilities_are_told_with_a_third_digit() -> None:
+    reason = Reason(finding="Effusion", probability=0.0537, threshold=0.0477, urgency=Urgency.URGENT)
+    assert reason.words == "effusion 0.054, threshold 0.048"
