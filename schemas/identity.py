@@ -15,7 +15,7 @@ _UID_LENIENT: Final = re.compile(r"\d+(\.\d+)+")
 def is_uid(value: str, *, lenient: bool = False) -> bool:
     """Whether `value` is a UID that is safe as a file name (PS3.5 9.1); `lenient` lets leading zeros pass."""
     pattern = _UID_LENIENT if lenient else _UID
-    return len(value) <= 64 and pattern.fullmatch(value, 0) is not None and value.isascii()
+    return len(value) <= 64 and pattern.fullmatch(value) is not None and value.isascii()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from typing import Any
 from pydicom.filereader import read_file_meta_info
 
 from schemas.lifecycle import OutboxState, StudyState
+from tests.orthanc import free_ports
 from worker.record.database import Database
 from worker.record.outbox import Outbox
 from worker.record.worklist import Worklist, WorklistRow
@@ -55,9 +56,7 @@ port = {pacs}
 
 def free_port() -> int:
     """A loopback port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def until(what: str, probe: Any, timeout: float = 60.0, every: float = 0.05) -> Any:

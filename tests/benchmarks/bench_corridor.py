@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pydicom
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 
+from schemas.decision import Urgency
 from tests.acceptance.harness import Hilum, until
 from tests.conftest import films_folder
 from tests.orthanc import Orthanc
 from worker.simulate import modality, phantom
 
 ROWS, COLUMNS = 2500, 2048
-URGENCIES = ("ROUTINE", "URGENT", "STAT")
 
 
 def write_films(folder: Path, count: int) -> list[Path]:
@@ -76,8 +77,6 @@ def _sent_at(hilum: Hilum, study: str) -> float | None:
 
 def time_to_flag(hilum: Hilum, films: Sequence[Path]) -> list[float]:
     """Milliseconds for each film, sent one at a time."""
-    import pydicom
-
     ae = AE("BENCH")
     ae.add_requested_context("1.2.840.10008.5.1.4.1.1.1.1", ExplicitVRLittleEndian)
     took = []
@@ -97,12 +96,9 @@ def time_to_flag(hilum: Hilum, films: Sequence[Path]) -> list[float]:
 
 def burst(hilum: Hilum, films: Sequence[Path]) -> tuple[float, int, int]:
     """Films per second from the first byte to the last SR; flags sent while a more urgent one waited; films."""
-    import pydicom
-
     began = time.time()
     sent = modality.send(films, "HILUM", "127.0.0.1", hilum.dicom_port, "BENCH")
     assert not [s for s in sent if s.error]
-    until("the outbox to be empty", lambda: hilum.undelivered() == 0, 120, 0.1)
     until("all to be read", hilum.settled, 120, 0.2)
     until("the outbox to be empty", lambda: hilum.undelivered() == 0, 120, 0.1)
     studies = [str(pydicom.dcmread(f, stop_before_pixels=True).StudyInstanceUID) for f in films]
@@ -112,7 +108,7 @@ def burst(hilum: Hilum, films: Sequence[Path]) -> tuple[float, int, int]:
         (delivery,) = (d for d in story["deliveries"] if d["sent_at"])
         flags.append(
             {
-                "urgency": URGENCIES.index(story["urgency"]) if isinstance(story["urgency"], str) else story["urgency"],
+                "urgency": Urgency[story["urgency"]],
                 "created": datetime.fromisoformat(delivery["created_at"]).timestamp(),
                 "sent": datetime.fromisoformat(delivery["sent_at"]).timestamp(),
             }

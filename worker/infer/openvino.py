@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from schemas.card import MODELS
 from schemas.errors import BundleInvalid, OutOfMemory
 from worker.infer import keras_graph
+from worker.infer.answers import OUTPUTS, joined
 from worker.infer.bundle import Bundle
 from worker.ports import Logits
 
 THREADS_PER_STREAM: Final = 4  # beyond, DenseNet121's small layers leave a film's threads idle: begin another film
 CALLERS: Final = 2  # calls of `run` at once; with two, the cores never wait for Python between films
-OUTPUTS: Final = ("logits", "maps")
 
 
 class OpenVino:
@@ -99,13 +99,7 @@ class OpenVino:
         finally:
             _settle(lane)
             self._lanes.put(lane)
-        whole = {key: np.concatenate(parts) for key, parts in answers.items()}
-        return Logits(
-            whole["binary", "logits"][:, 0],
-            whole["multilabel", "logits"],
-            whole.get(("binary", "maps")),
-            whole.get(("multilabel", "maps")),
-        )
+        return joined(answers)
 
     def close(self) -> None:
         """Wait for the calls in hand and release both models."""

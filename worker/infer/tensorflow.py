@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from typing import Any, Final
+from typing import Any
 
 # TensorFlow's C++ side writes to stderr on import and reads this before anything could be configured.
 # putenv, not os.environ: hilum's own settings stay the only readers and writers of that.
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from schemas.card import MODELS
 from schemas.errors import BundleInvalid, ConfigurationError, OutOfMemory
+from worker.infer.answers import OUTPUTS, joined
 from worker.infer.bundle import Bundle
 from worker.ports import Logits
 
 log = logging.getLogger("hilum.infer")
-OUTPUTS: Final = ("logits", "maps")
 
 
 class TensorFlow:
@@ -85,13 +85,7 @@ class TensorFlow:
                         answers[model, output].append(outputs[output].numpy()[: len(films)])
         except (tf.errors.ResourceExhaustedError, MemoryError) as error:
             raise OutOfMemory(f"{self.device}: batch of {len(batch)}") from error
-        whole = {key: np.concatenate(parts) for key, parts in answers.items()}
-        return Logits(
-            whole["binary", "logits"][:, 0],
-            whole["multilabel", "logits"],
-            whole.get(("binary", "maps")),
-            whole.get(("multilabel", "maps")),
-        )
+        return joined(answers)
 
     def close(self) -> None:
         """Let go of both models; TensorFlow keeps its memory until the process ends."""
