@@ -3,9 +3,10 @@
     studies ──< jobs ──< predictions        one job for each received version of an instance
        └──────< revisions ──< outbox        one outbox row for each revision and destination
     rejections                              who was turned away, once for each kind
+    training_runs                           what was asked of the trainers, and how far they are
 
-States and their moves are in `schemas.lifecycle`. Every time is aware and stored as UTC. Texts have no length
-limit: what a modality sends must not be able to make a row fail.
+States and their moves are in `schemas.lifecycle` and `schemas.training_run`. Every time is aware and stored as UTC.
+Texts have no length limit: what a modality sends must not be able to make a row fail.
 """
 
 from __future__ import annotations
@@ -224,3 +225,31 @@ class RejectionRow(Base):
     last_at: Mapped[datetime]
 
     __table_args__ = (Index("uq_rejections_kind", "calling_ae", "called_ae", "address", "what", unique=True),)
+
+
+class TrainingRunRow(Base):
+    """A training run, from the request to the bundle; the queue of the trainers."""
+
+    __tablename__ = "training_runs"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    name: Mapped[str]
+    state: Mapped[str]  # RunState
+    preset: Mapped[str] = mapped_column(default="")
+    description: Mapped[str] = mapped_column(default="")  # TOML
+    data: Mapped[str]
+    folder: Mapped[str] = mapped_column(default="")
+    requested_by: Mapped[str]
+    requested_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    cancel_asked: Mapped[bool] = mapped_column(Boolean, default=False)
+    progress: Mapped[dict[str, Any]]  # Progress
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[str] = mapped_column(default="")
+    changes: Mapped[int] = mapped_column(BigInteger, default=0)  # counts whatever a page may show
+
+    __table_args__ = (Index("ix_training_runs_queue", "state", "requested_at", "id"),)

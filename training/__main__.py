@@ -1,5 +1,7 @@
 """`python -m training` is `hilum train` without the rest of hilum."""
 
-from training.cli import app
+import typer
 
-app()
+from training.cli import train
+
+typer.run(train)

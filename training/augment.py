@@ -5,8 +5,9 @@ NumPy and Pillow, so that every Keras backend sees the same films for the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,18 @@ class Augmentation:
     contrast: float = 0.25  # of the distance from mid grey
     brightness: float = 20.0  # grey levels
     noise: float = 4.0  # largest standard deviation, grey levels
-    flip: float = 0.5  # none of the 15 labels knows left from right
+    flip: float = 0.5  # left and right: none of the 15 labels knows them apart
+    flip_vertical: float = 0.0  # no chest stands on its head
+
+
+# What a description may ask for. "reference": as the public student project that the report compares with had it.
+AUGMENTATIONS: Final[Mapping[str, Augmentation]] = {
+    "none": Augmentation(rotation=0, shift=0, zoom=0, contrast=0, brightness=0, noise=0, flip=0),
+    "anatomical": Augmentation(),
+    "reference": Augmentation(
+        rotation=0, shift=0, zoom=0, contrast=0, brightness=0, noise=0, flip=0.5, flip_vertical=0.5
+    ),
+}
 
 
 def plain(films: Iterable[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
@@ -43,9 +55,10 @@ def _one(film: NDArray[np.uint8], size: int, rng: np.random.Generator, how: Augm
     angle = np.deg2rad(rng.uniform(-how.rotation, how.rotation))
     scale = 1.0 + rng.uniform(-how.zoom, how.zoom)
     mirror = -1.0 if rng.random() < how.flip else 1.0
+    stand = -1.0 if how.flip_vertical and rng.random() < how.flip_vertical else 1.0
     # Pillow wants the map from output to input: turn and zoom about the middle, then shift.
-    a, b = scale * np.cos(angle) * mirror, scale * np.sin(angle)
-    d, e = -scale * np.sin(angle) * mirror, scale * np.cos(angle)
+    a, b = scale * np.cos(angle) * mirror, scale * np.sin(angle) * stand
+    d, e = -scale * np.sin(angle) * mirror, scale * np.cos(angle) * stand
     x, y = (side / 2 + rng.uniform(-how.shift, how.shift, 2) * side).tolist()
     matrix = (a, b, x - (a + b) * side / 2, d, e, y - (d + e) * side / 2)
     moved = Image.fromarray(film).transform(film.shape, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
@@ -53,5 +66,6 @@ def _one(film: NDArray[np.uint8], size: int, rng: np.random.Generator, how: Augm
     grey = tensor[:, :, 0].astype(np.float32)
     gain = 1.0 + rng.uniform(-how.contrast, how.contrast)
     grey = (grey - 127.5) * gain + 127.5 + rng.uniform(-how.brightness, how.brightness)
-    grey += rng.standard_normal(grey.shape, np.float32) * rng.uniform(0.0, how.noise)
+    if how.noise:
+        grey += rng.standard_normal(grey.shape, np.float32) * rng.uniform(0.0, how.noise)
     return np.repeat(grey.clip(0.0, 255.0).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)

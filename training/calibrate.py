@@ -1,16 +1,33 @@
-"""From logits to probabilities, and where to cut them. Fitted on validation films, never on test films."""
+"""From logits to probabilities, and where to cut them. Fitted on validation films, never on test films.
+
+Platt's two numbers, and no temperature beside them: a temperature alone (Guo et al., ICML 2017) cannot move an offset,
+and every loss that counts positives more than negatives leaves one.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from schemas.card import Calibration
 
 ENOUGH = 5  # positives, below which a sensitivity cannot be aimed at
 
 
-def platt(logits: NDArray[np.floating], truth: NDArray[np.floating]) -> Calibration:
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """What was predicted against what was seen, in bins that hold about as many films each; B of them, rising."""
+
+    films: NDArray[np.int64]  # (B,), > 0
+    predicted: NDArray[np.float64]  # (B,) mean probability
+    observed: NDArray[np.float64]  # (B,) share of positives
+
+
+def platt(logits: NDArray[np.floating], truth: NDArray[Any]) -> Calibration:
     """Platt scaling (Platt 1999) by Newton's method.
 
     The scale is kept positive, so that calibration never turns a ranking round, and is drawn towards 1 (a normal prior
@@ -54,9 +71,7 @@ def probability(logits: NDArray[np.floating], calibration: Calibration) -> NDArr
     return np.exp(-np.logaddexp(0.0, -u))
 
 
-def operating_point(
-    probabilities: NDArray[np.floating], truth: NDArray[np.floating], *, sensitivity: float = 0.8
-) -> float:
+def operating_point(probabilities: NDArray[np.floating], truth: NDArray[Any], *, sensitivity: float = 0.8) -> float:
     """The highest threshold t such that p >= t finds at least this share of the positives.
 
     It lies half-way to the next lower probability, so that rounding elsewhere does not move a film across it. With
@@ -68,3 +83,43 @@ def operating_point(
     last = found[int(np.ceil(sensitivity * len(found))) - 1]
     below = probabilities[probabilities < last]
     return round(float((last + below.max()) / 2.0 if below.size else last), 6)
+
+
+def balanced_point(probabilities: NDArray[np.floating], truth: NDArray[Any]) -> float:
+    """The threshold t at which p >= t has the best balanced accuracy (Youden, Cancer 1950).
+
+    Half-way to the next lower probability, as an operating point; the highest of several that are as good. With fewer
+    than `ENOUGH` positives or negatives there is none: then 0.5.
+    """
+    positive = truth > 0.5
+    if min(positive.sum(), (~positive).sum()) < ENOUGH:
+        return 0.5
+    alarms, hits, cuts = roc_curve(positive, probabilities, drop_intermediate=False)
+    best = max(1, int(np.argmax(hits - alarms)))  # the first cut is infinite: nothing lies above it
+    lower = cuts[best + 1] if best + 1 < len(cuts) else cuts[best]
+    return round(float((cuts[best] + lower) / 2.0), 6)
+
+
+def reliability(probabilities: NDArray[np.floating], truth: NDArray[Any], bins: int = 10) -> Reliability:
+    """Bins of about as many films each: most findings are rare, and bins of equal width would leave all films in one.
+
+    The edges are quantiles, as scikit-learn's `calibration_curve(strategy="quantile")` cuts them; bins without a film
+    are left out.
+
+    Parameters
+    ----------
+    probabilities, truth:
+        (N,), N >= 1.
+    """
+    edges = np.quantile(probabilities, np.linspace(0.0, 1.0, bins + 1)[1:-1])
+    member = np.searchsorted(edges, probabilities)
+    films = np.bincount(member, minlength=bins)
+    kept = films > 0
+    predicted = np.bincount(member, weights=probabilities, minlength=bins)[kept] / films[kept]
+    observed = np.bincount(member, weights=truth > 0.5, minlength=bins)[kept] / films[kept]
+    return Reliability(films=films[kept], predicted=predicted, observed=observed)
+
+
+def calibration_error(bins: Reliability) -> float:
+    """Expected calibration error (Naeini et al., AAAI 2015; bins of equal mass: Nixon et al., CVPRW 2019)."""
+    return float(np.average(np.abs(bins.predicted - bins.observed), weights=bins.films))

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from schemas.card import CARD, GOLDEN, MODELS, ModelCard
 from schemas.findings import LABELS
-from training import densenet
+from training import network
 from worker.tensor.recipe import fingerprint
-
-_OUTPUTS = {"binary": 1, "multilabel": len(LABELS)}
 
 
 def write_bundle(
@@ -38,12 +36,13 @@ def write_bundle(
     folder:
         Where it will stand; what stood there is replaced.
     binary, multilabel:
-        Models of `training.densenet.build`, at any input size: the exported graphs take the golden inputs' size.
+        Models of `training.network.build` at the golden inputs' size; their kernels are rounded to float16.
     golden:
         uint8 (N, size, size, 3), N >= 1: inputs whose logits travel with the bundle. Films that may be published
         (drawn ones), for they are stored as they are.
     card:
-        The `ModelCard` fields that this function cannot know: name, version, thresholds, calibration, split_hash, ...
+        The `ModelCard` fields that this function cannot know: name, version, architecture, thresholds, calibration,
+        split_hash, ...
 
     Returns
     -------
@@ -54,18 +53,17 @@ def write_bundle(
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         logits = {}
-        for name, trained in zip(MODELS, (binary, multilabel), strict=True):
-            weights = rounded(densenet.weights_of(trained))
-            model = densenet.build(_OUTPUTS[name], size)
-            densenet.load_weights(model, weights)
+        for name, model in zip(MODELS, (binary, multilabel), strict=True):
+            weights = rounded(network.weights_of(model))
+            network.load_weights(model, weights)
             (staging / f"{name}.json").write_text(_stable(model.to_json()), encoding="utf-8")
             np.savez(staging / f"{name}.npz", **weights)  # type: ignore[arg-type]
-            logits[name] = np.asarray(model.predict(golden, batch_size=1, verbose=0)["logits"], np.float32)
+            answers = [keras.ops.convert_to_numpy(model(film[np.newaxis], training=False)["logits"]) for film in golden]
+            logits[name] = np.concatenate(answers).astype(np.float32)
         np.savez_compressed(
             staging / GOLDEN, inputs=golden, binary=logits["binary"][:, 0], findings=logits["multilabel"]
         )
         written = ModelCard(
-            architecture="densenet121",
             input_size=size,
             labels=LABELS,
             recipe_fingerprint=fingerprint(size),

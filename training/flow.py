@@ -1,229 +1,462 @@
-"""The whole flow on one screen: index, split, cache, train in stages, calibrate, evaluate, export."""
+"""A run from films to bundle: index, split, cache, fit, calibrate, evaluate, report, export.
+
+Each step leaves its result in the run's folder and takes what the steps before it left, so that any one can be done
+again alone. What a killed run finished is not done twice.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from schemas.card import Calibration, ModelCard
-from schemas.findings import FINDINGS, LABELS, Label
-from training import calibrate, densenet, evaluate
+from schemas.card import Calibration, ModelCard, model_id
+from schemas.errors import ConfigurationError
+from schemas.findings import LABELS, Label
+from schemas.image import GrayImage
+from training import bundles, calibrate, network, speed
+from training.description import Run, Stage, Task
+from training.evaluate import COLUMNS, Readings, compare, measure
 from training.export import rounded, write_bundle
-from training.fit import Films, Stage, fit, predict
+from training.fit import HISTORY, Films, Network, fit, predict, read_weights, save_weights, write_whole
 from training.golden import golden_films
-from training.nih_index import NihFilm, read_index, targets
-from training.pixel_cache import pixel_cache
-from training.split import Split, read_list, split
+from training.nih_index import IndexReport, NihIndex, find_table, read_index, targets
+from training.pixel_cache import PixelCache, pixel_cache
+from training.report import InService, write_report
+from training.soft_targets import soften
+from training.split import Split, SplitReport, by_hash, by_lists, read_list
+from training.split import report as split_report
+from training.start import start_of
+from training.targets import Columns, binary_start, columns_of, for_export, wanted
+from training.watch import Watch
 from worker.tensor.image_file import open_image
-from worker.tensor.recipe import SIZE
+from worker.tensor.recipe import fingerprint, to_tensor
 
 log = logging.getLogger("hilum.training")
 
-TABLE: Final = "Data_Entry_2017_v2020.csv"
-CACHE_SIZE: Final = 128
-TEACHER_SHARE: Final = 0.5  # of the target, where a film has soft targets
-SENSITIVITY: Final = 0.8  # that the operating points aim at, on validation films
+LOCKED: Final = "run.toml"
 
-# DenseNet is fully convolutional: most of the schedule runs on small films, the end at the size that is served.
-# Minutes are shares of the order's; epochs are only a ceiling.
-STAGES: Final = (
-    Stage(name="96 px", size=96, epochs=16, minutes=0.30, batch=24, learning_rate=1.5e-3, final=0.4),
-    Stage(name="112 px", size=112, epochs=16, minutes=0.33, batch=24, learning_rate=1e-3, final=0.3),
-    Stage(name="224 px", size=224, epochs=6, minutes=0.25, batch=16, learning_rate=5e-4),
-)
-BINARY: Final = Stage(name="binary", size=224, epochs=3, minutes=0.08, batch=16, learning_rate=1e-4)
-
-LIMITS: Final = (
+_LIMITS: Final = (
     "Films of one hospital only (NIH Clinical Center, 1992 to 2015), PA and AP, all ages; no lateral views.",
-    f"Trained on films reduced to {CACHE_SIZE} px: what is finer than that was never seen.",
     "Labels were mined from reports by software; NIH puts their accuracy above 90 %, not at 100 %.",
     "How often a finding occurs in these films is not how often it occurs elsewhere: probabilities and thresholds must "
     "be set again at the site.",
 )
-TEACHER_LIMIT: Final = (
+_TEACHER_LIMIT: Final = (
     "Some training targets come from a published model whose own training films may include patients of the test "
     "list: the test figures may flatter."
 )
 
-Weights: TypeAlias = dict[str, NDArray[np.float32]]
 
+@dataclass(kw_only=True)
+class Flow:
+    """One run and its folder.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What to train on, for how long, and what to call it."""
+    Parameters
+    ----------
+    data:
+        Folder with NIH's table, both official lists, and the films anywhere below it.
+    folder:
+        The run's own. `run.toml` in it is the locked description: another description needs another folder.
+    caches:
+        Where pixel caches are kept; runs over the same films share them.
+    against:
+        The bundle in service, to be measured on the same test films; empty: none.
+    stores:
+        Folders of bundles, for names.
+    with_films:
+        The report shows the most confidently wrong films; such a page must not leave the hospital.
+    """
 
-    nih: Path
-    run: Path
-    bundle: Path
-    minutes: float
-    name: str
-    version: str
-    teacher: Path | None = None
-    seed: int = 0
+    run: Run
+    data: Path
+    folder: Path
+    caches: Path
+    progress: Progress
+    against: str = ""
+    stores: tuple[Path, ...] = ()
+    with_films: bool = False
+    watch: Watch = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        self.watch = Watch(self.folder, self.progress)
+        self.device = speed.prepare()
 
-def train(order: Order, progress: Progress) -> ModelCard:
-    """Carry the order out; stages that an interrupted run finished are not trained again."""
-    index = read_index(order.nih / TABLE, [order.nih])
-    films = index.films
-    lacking = (index.without_film, index.without_row)
-    log.info("index films=%d without_film=%d without_row=%d", len(films), *map(len, lacking))
-    sides = split(
-        films,
-        train_list=read_list(order.nih / "train_val_list.txt"),
-        test_list=read_list(order.nih / "test_list.txt"),
-        seed=order.seed,
-    )
-    log.info("split train=%d validation=%d test=%d", *map(len, (sides.train, sides.validation, sides.test)))
-    cache = pixel_cache(films, order.run / "cache", CACHE_SIZE, progress)
-    readable = frozenset(np.flatnonzero(cache.readable).tolist())
-    log.info("cache readable=%d unreadable=%d", len(readable), len(films) - len(readable))
-    hard = targets(films)
-    soft = soften(hard, films, order.teacher) if order.teacher else hard
+    def all(self) -> ModelCard:
+        """Every step, in order."""
+        for step in (self.index, self.split, self.cache, self.fit, self.calibrate, self.evaluate, self.report):
+            self.watch.task(step.__name__)
+            step()
+        self.watch.task("export")
+        card = self.export()
+        self.watch.task("done")
+        return card
 
-    def side(members: Sequence[int], wanted: NDArray[np.float32]) -> Films:
-        kept = [i for i in members if i in readable]
-        return Films(pixels=cache.pixels[kept], targets=wanted[kept])
+    def _lock(self) -> None:
+        path, text = self.folder / LOCKED, self.run.to_toml()
+        if not path.exists():
+            write_whole(path, text.encode())
+        elif path.read_text(encoding="utf-8") != text:
+            raise ConfigurationError(
+                f"{path}: this folder holds a run with another description; name another folder (--run-folder), or "
+                "the same description"
+            )
 
-    def run(stage: Stage, wanted: NDArray[np.float32], truth: NDArray[np.float32], start: Weights | None) -> Weights:
-        stage = replace(stage, minutes=stage.minutes * order.minutes, seed=order.seed)
-        films_of = (side(sides.train, wanted), side(sides.validation, truth))
-        return fit(stage, *films_of, order.run / stage.name, progress, start=start)
+    # ── index, split, cache ──────────────────────────────────────────────────────────────────────────────────────────
 
-    multilabel: Weights | None = None
-    for stage in STAGES:
-        multilabel = run(stage, soft, hard, multilabel)
-    assert multilabel is not None  # noqa: S101 - STAGES is not empty
-    binary = run(BINARY, any_finding(hard), any_finding(hard), binary_head(multilabel))
+    @cached_property
+    def _index(self) -> NihIndex:
+        return read_index(find_table(self.data, self.run.data.table), [self.data])
 
-    # From here on what is served: the films through the whole recipe, the weights as they are exported.
-    served = {"multilabel": rounded(multilabel), "binary": rounded(binary)}
-    truth = np.concatenate([any_finding(hard), hard], axis=1)  # columns: binary, then `LABELS`
+    @cached_property
+    def _split(self) -> Split:
+        how = {"validation": self.run.data.validation, "seed": self.run.seed}
+        if self.run.data.split == "hash":
+            return by_hash(self._index.films, **how)  # type: ignore[arg-type]
+        return by_lists(self._index.films, *self._lists, **how)  # type: ignore[arg-type]
 
-    def logits(members: Sequence[int]) -> NDArray[np.float32]:
-        pixels = [open_image(films[i].path) for i in members]
-        return np.concatenate([predict(served[name], pixels, SIZE) for name in ("binary", "multilabel")], axis=1)
+    @property
+    def _lists(self) -> tuple[Path, Path]:
+        return self.data / self.run.data.train_list, self.data / self.run.data.test_list
 
-    validation = [i for i in sides.validation if i in readable]
-    calibration, thresholds = points(logits(validation), truth[validation])
-    test = [i for i in sides.test if i in readable]
-    metrics = {"test": measure(logits(test), truth[test], [films[i].patient for i in test], calibration, thresholds)}
-    card = write_bundle(
-        order.bundle,
-        binary=_model(binary),
-        multilabel=_model(multilabel),
-        golden=golden_films(SIZE),
-        card={
-            "name": order.name,
-            "version": order.version,
+    def index(self) -> NihIndex:
+        """Which films there are, and what is missing: `index.json`."""
+        self._tell("index", self._index.report)
+        return self._index
+
+    def split(self) -> Split:
+        """Whose films train, tune and test: `split.json`."""
+        official = self.run.data.split == "lists"
+        report = split_report(
+            self._split,
+            self._index.films,
+            rule="the official lists" if official else "patient hash",
+            listed=frozenset().union(*(read_list(path) for path in self._lists)) if official else (),
+            without_film=self._index.without_film,
+        )
+        self._tell("split", report)
+        return self._split
+
+    def _tell(self, step: str, report: IndexReport | SplitReport) -> None:
+        write_whole(self.folder / f"{step}.json", report.to_json().encode())
+        for line in report.words():
+            log.info("%s %s", step, line)
+
+    def cache(self) -> None:
+        """Every film decoded once, at each size that the run needs."""
+        for size in sorted({self.run.model.size, *(stage.size for _, stage in self._stages())}):
+            self._pixels(size)
+
+    def _pixels(self, size: int) -> PixelCache:
+        if size not in self._caches:
+            self._caches[size] = pixel_cache(self._index.films, self.caches, size, self.progress)
+        return self._caches[size]
+
+    @cached_property
+    def _caches(self) -> dict[int, PixelCache]:
+        return {}
+
+    def _members(self, side: str, size: int) -> NDArray[np.intp]:
+        """Positions of the side's films that could be read."""
+        members = np.array(getattr(self._split, side), np.intp)
+        return members[self._pixels(size).readable[members]]
+
+    # ── fit ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def fit(self) -> None:
+        """Both networks, or the one that the description has stages for: `multilabel/`, `binary/`."""
+        for task in self._tasks:
+            if not (self.folder / task / "weights.npz").exists():
+                self._train(task)
+
+    @property
+    def _tasks(self) -> tuple[Task, ...]:
+        return tuple(task for task in ("multilabel", "binary") if getattr(self.run, task))
+
+    def _stages(self) -> Iterable[tuple[Task, Stage]]:
+        return ((task, stage) for task in self._tasks for stage in getattr(self.run, task))
+
+    def _columns(self, task: Task) -> Columns:
+        return columns_of(task, self.run.model, self.run.loss)
+
+    @cached_property
+    def _labels(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Hard and soft, (N, 15)."""
+        hard = targets(self._index.films)
+        if not self.run.data.teacher:
+            return hard, hard
+        table = self.data / self.run.data.teacher
+        return hard, soften(hard, self._index.films, table, self.run.data.teacher_share)
+
+    def _train(self, task: Task) -> None:
+        self.watch.task(task)
+        columns = self._columns(task)
+        begin = start_of(self.run.model.start, self.run.model.backbone, columns, seed=self.run.seed, stores=self.stores)
+        weights = begin.weights
+        if task == "binary" and "multilabel" in self._tasks:
+            learned = read_weights(self.folder / "multilabel" / "weights.npz")
+            weights = binary_start(learned, self._columns("multilabel"), columns)
+        net = Network(
+            backbone=self.run.model.backbone,
+            scaling=begin.scaling,
+            main=columns.main,
+            judged=columns.judged,
+            loss=self.run.loss,
+            seed=self.run.seed,
+            mixed_precision=self.run.mixed_precision,
+        )
+        hard, soft = (wanted(columns, self._index.films, labels) for labels in self._labels)
+        for stage in getattr(self.run, task):
+            train, validation = (self._members(side, stage.size) for side in ("train", "validation"))
+            pixels = self._pixels(stage.size).pixels
+            weights = fit(
+                stage,
+                net,
+                Films(pixels=pixels, members=train, targets=soft[train]),
+                Films(pixels=pixels, members=validation, targets=hard[validation]),
+                self.folder / task / stage.name,
+                self.watch,
+                start=weights,
+            )
+        assert weights is not None  # noqa: S101 - there is a stage
+        facts = {"scaling": begin.scaling, "start": begin.words, "device": self.device}
+        write_whole(self.folder / task / "facts.json", json.dumps(facts).encode())
+        save_weights(self.folder / task / "weights.npz", weights)
+
+    # ── calibrate, evaluate ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _served(self, task: Task) -> keras.Model:
+        """What the bundle will hold: weights as they are exported, at the size that is served."""
+        if task not in self._tasks:
+            return bundles.find(self.run.model.keep, self.stores).model(task)
+        path = self.folder / task / "weights.npz"
+        if not path.exists():
+            raise ConfigurationError(f"{path}: not there yet; fit comes first (`hilum train fit …`)")
+        weights = rounded(for_export(read_weights(path), self._columns(task)))
+        model = network.build(
+            weights["maps/bias"].shape[0],
+            self.run.model.size,
+            self.run.model.backbone,
+            scaling=str(self._fact("scaling")),
+        )
+        network.load_weights(model, weights)
+        return model
+
+    def _fact(self, key: str) -> Any:
+        """What `_train` noted of the networks: "scaling", "start", "device"."""
+        for task in self._tasks:
+            path = self.folder / task / "facts.json"
+            if path.exists():
+                return json.loads(path.read_text(encoding="utf-8"))[key]
+        return ""
+
+    def _read(self, side: str, models: Sequence[keras.Model], size: int) -> Readings:
+        """What the models (binary, multilabel) say of the films of one side."""
+        films = self._index.films
+        members = self._members(side, size)
+        pixels = self._pixels(size).pixels
+        logits = [predict(model, [pixels[i] for i in members], size) for model in models]
+        hard = self._labels[0][members]
+        any_finding = 1.0 - hard[:, LABELS.index(Label.NO_FINDING), np.newaxis]
+        return Readings(
+            names=np.array([films[i].name for i in members]),
+            patients=np.array([films[i].patient for i in members]),
+            ages=np.array([-1 if films[i].age is None else films[i].age for i in members]),
+            sexes=np.array([films[i].sex for i in members]),
+            views=np.array([films[i].view for i in members]),
+            truth=np.concatenate([any_finding, hard], axis=1).astype(np.uint8),
+            logits=np.concatenate(logits, axis=1),
+        )
+
+    def readings(self, side: str) -> Readings:
+        """What both models say of the films of "validation" or "test"; read once, then kept beside the run."""
+        path = self.folder / f"readings-{side}.npz"
+        if not path.exists():
+            models = [self._models["binary"], self._models["multilabel"]]
+            self._read(side, models, self.run.model.size).save(path)
+        return Readings.load(path)
+
+    def calibrate(self) -> tuple[dict[str, Calibration], dict[str, float]]:
+        """Probabilities and operating points of each output, from validation films: `calibration.json`."""
+        path = self.folder / "calibration.json"
+        if not path.exists():
+            readings, aims = self.readings("validation"), self.run.evaluate
+            calibration = {
+                name: calibrate.platt(readings.logits[:, k], readings.truth[:, k]) for k, name in enumerate(COLUMNS)
+            }
+            thresholds = {
+                name: calibrate.operating_point(
+                    calibrate.probability(readings.logits[:, k], calibration[name]),
+                    readings.truth[:, k],
+                    sensitivity=aims.sensitivities.get(name, aims.sensitivity),  # type: ignore[call-overload]
+                )
+                for k, name in enumerate(COLUMNS)
+            }
+            content = {"calibration": {k: asdict(c) for k, c in calibration.items()}, "thresholds": thresholds}
+            write_whole(path, json.dumps(content, indent=1).encode())
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return {k: Calibration(**c) for k, c in saved["calibration"].items()}, saved["thresholds"]
+
+    def _balanced(self, calibration: dict[str, Calibration]) -> dict[str, float]:
+        """Thresholds with the best balanced accuracy on validation films: to be reported, not to be served."""
+        readings = self.readings("validation")
+        return {
+            name: calibrate.balanced_point(
+                calibrate.probability(readings.logits[:, k], calibration[name]), readings.truth[:, k]
+            )
+            for k, name in enumerate(COLUMNS)
+        }
+
+    def evaluate(self) -> dict[str, Any]:
+        """How good the bundle is on patients that nobody has tuned on, and for whom: `metrics.json`."""
+        calibration, thresholds = self.calibrate()
+        aims = self.run.evaluate
+        test = self.readings("test")
+        metrics: dict[str, Any] = {
+            "test": measure(
+                test,
+                calibration,
+                thresholds,
+                balanced=self._balanced(calibration),
+                prevalence={str(k): v for k, v in aims.prevalence.items()},
+                rounds=aims.rounds,
+                seed=self.run.seed,
+            )
+        }
+        if self.against:
+            rival = bundles.find(self.against, self.stores)
+            other = self._read("test", [rival.model("binary"), rival.model("multilabel")], rival.card.input_size)
+            metrics["against"] = {
+                "name": rival.card.name,
+                "version": rival.card.version,
+                "model_id": model_id(rival.card),
+                "same_split": rival.card.split_hash == self._split.digest,
+                "test": measure(other, rival.card.calibration, rival.card.thresholds, rounds=aims.rounds),
+                "comparison": compare(test, other, rounds=aims.rounds, seed=self.run.seed),
+            }
+        write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+        log.info("test macro=%s binary=%s", metrics["test"]["macro_auroc"], metrics["test"]["binary"]["auroc"])
+        return metrics
+
+    # ── report, export ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _metrics(self) -> dict[str, Any]:
+        path = self.folder / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else self.evaluate()
+
+    def report(self) -> Path:
+        """One self-contained page: curves, tables, pictures, card."""
+        metrics, size = self._metrics(), self.run.model.size
+        calibration, thresholds = self.calibrate()
+        rival = metrics.get("against")
+        path = self.folder / "report.html"
+        write_report(
+            path,
+            metrics=metrics["test"],
+            readings=self.readings("test"),
+            calibration=calibration,
+            thresholds=thresholds,
+            card=self._card() | {"input_size": size, "recipe_fingerprint": fingerprint(size)},
+            run=self.run.model_dump(mode="json"),
+            histories={task: list(self._histories(task).items()) for task in self._tasks},
+            in_service=rival
+            and InService(
+                name=f"{rival['name']} {rival['version']}", metrics=rival["test"], comparison=rival["comparison"]
+            ),
+            films=self.with_films,
+            picture=self._picture if self.with_films else None,
+        )
+        return path
+
+    def _picture(self, name: str, column: str) -> tuple[GrayImage, NDArray[np.float32]]:
+        """A film as it lies on the disk, and the activation map of one output."""
+        film = next(film for film in self._index.films if film.name == name)
+        grey = open_image(film.path)
+        task: Task = "binary" if column == "binary" else "multilabel"
+        model = self._models[task]
+        maps = keras.ops.convert_to_numpy(model(to_tensor(grey, self.run.model.size)[np.newaxis])["maps"])
+        return grey, maps[0, :, :, 0 if task == "binary" else LABELS.index(Label(column))]
+
+    @cached_property
+    def _models(self) -> dict[Task, keras.Model]:
+        return {task: self._served(task) for task in ("binary", "multilabel")}
+
+    def export(self) -> ModelCard:
+        """The bundle that the worker takes, in `bundle/`."""
+        card = write_bundle(
+            self.folder / "bundle",
+            binary=self._models["binary"],
+            multilabel=self._models["multilabel"],
+            golden=golden_films(self.run.model.size),
+            card=self._card(),
+        )
+        log.info("bundle folder=%s model=%s", self.folder / "bundle", model_id(card))
+        return card
+
+    def _card(self) -> dict[str, Any]:
+        """Of the card, what this run knows."""
+        calibration, thresholds = self.calibrate()
+        return {
+            "name": self.run.name,
+            "version": self.run.version,
+            "architecture": self.run.model.backbone,
             "calibration": calibration,
             "thresholds": thresholds,
-            "split_hash": sides.digest,
-            "metrics": metrics,
-            "training": _provenance(order, sides),
-            "limits": (*LIMITS, TEACHER_LIMIT) if order.teacher else LIMITS,
-            "provenance": "NIH ChestX-ray14, NIH Clinical Center (Wang et al., CVPR 2017); official training list",
-        },
-    )
-    log.info("bundle macro=%s binary=%s", metrics["test"]["macro_auroc"], metrics["test"]["binary"]["auroc"])
-    return card
+            "split_hash": self._split.digest,
+            "metrics": self._metrics(),
+            "training": self._provenance(),
+            "limits": self._limits(),
+            "licence": self.run.licence,
+            "provenance": "NIH ChestX-ray14, NIH Clinical Center (Wang et al., CVPR 2017): "
+            f"{len(self._split.train):,} films to train on, {len(self._split.validation):,} to choose by",
+        }
 
+    def _provenance(self) -> dict[str, Any]:
+        histories = {task: self._histories(task) for task in self._tasks}
+        kept = [task for task in ("binary", "multilabel") if task not in self._tasks]
+        return {
+            "description": self.run.model_dump(mode="json"),
+            "description_digest": self.run.digest(),
+            "films": {side: len(getattr(self._split, side)) for side in ("train", "validation", "test")},
+            "unreadable": int((~self._pixels(self.run.model.size).readable).sum()),
+            "start": self._fact("start"),
+            "scaling": self._fact("scaling"),
+            "device": self._fact("device"),
+            "kept": {task: bundles.find(self.run.model.keep, self.stores).card.version for task in kept},
+            "groups": {name: list(labels) for name, labels in self.run.model.groups.items()},
+            "minutes": self.minutes(),
+            "history": [
+                {"task": task, "stage": stage, "epochs": epochs}
+                for task, stages in histories.items()
+                for stage, epochs in stages.items()
+            ],
+        }
 
-def soften(hard: NDArray[np.float32], films: Sequence[NihFilm], teacher: Path) -> NDArray[np.float32]:
-    """Mix a published model's probabilities into the targets of the films that it has read."""
-    row_of = {film.name: i for i, film in enumerate(films)}
-    mixed = hard.copy()
-    with teacher.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            i = row_of.get(row["Image Index"])
-            if i is not None:
-                for label in FINDINGS:
-                    k = LABELS.index(label)
-                    mixed[i, k] += TEACHER_SHARE * (float(row[f"prob_{label}"]) - mixed[i, k])
-    return mixed
+    def minutes(self) -> float:
+        """Of training, both models."""
+        histories = [self._histories(task) for task in self._tasks]
+        return float(round(sum(epochs[-1]["minutes"] for each in histories for epochs in each.values()), 1))
 
+    def size(self) -> int:
+        """Numbers that both models hold."""
+        return sum(model.count_params() for model in self._models.values())
 
-def any_finding(wanted: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (N, 15) -> (N, 1): 1 minus "No Finding"."""
-    k = LABELS.index(Label.NO_FINDING)
-    return 1.0 - wanted[:, k : k + 1]
+    def _histories(self, task: Task) -> dict[str, list[dict[str, Any]]]:
+        paths = {stage.name: self.folder / task / stage.name / HISTORY for stage in getattr(self.run, task)}
+        return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
-
-def binary_head(weights: Weights) -> Weights:
-    """The binary model to begin with: the multilabel backbone and its "No Finding" turned round."""
-    k = LABELS.index(Label.NO_FINDING)
-    kernel, bias = weights["maps/kernel"], weights["maps/bias"]
-    return weights | {"maps/kernel": -kernel[..., k : k + 1], "maps/bias": -bias[k : k + 1]}
-
-
-def points(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> tuple[dict[str, Calibration], dict[str, float]]:
-    """Calibration and operating point of "binary" and each label; columns (N, 16) in that order."""
-    calibration, thresholds = {}, {}
-    for k, name in enumerate(_COLUMNS):
-        calibration[name] = calibrate.platt(logits[:, k], truth[:, k])
-        probabilities = calibrate.probability(logits[:, k], calibration[name])
-        thresholds[name] = calibrate.operating_point(probabilities, truth[:, k], sensitivity=SENSITIVITY)
-    return calibration, thresholds
-
-
-def measure(
-    logits: NDArray[np.float32],
-    truth: NDArray[np.float32],
-    patients: Sequence[int],
-    calibration: dict[str, Calibration],
-    thresholds: dict[str, float],
-) -> dict[str, Any]:
-    """Every figure of one side of the split, for the card."""
-    each = {
-        name: evaluate.figures(
-            truth[:, k], calibrate.probability(logits[:, k], calibration[name]), thresholds[name], patients
-        )
-        for k, name in enumerate(_COLUMNS)
-    }
-    findings = slice(1, 1 + len(FINDINGS))
-    macro = evaluate.interval(lambda w: evaluate.macro_auroc(truth[:, findings], logits[:, findings], w), patients)
-    return {
-        "films": len(truth),
-        "patients": len(set(patients)),
-        "macro_auroc": macro,
-        "binary": each.pop("binary"),
-        "findings": each,
-    }
-
-
-_COLUMNS: Final = ("binary", *LABELS)
-
-
-def _model(weights: Weights) -> keras.Model:
-    model = densenet.build(weights["maps/bias"].shape[0], SIZE)
-    densenet.load_weights(model, weights)
-    return model
-
-
-def _provenance(order: Order, sides: Split) -> dict[str, Any]:
-    return {
-        "films": {"train": len(sides.train), "validation": len(sides.validation), "test": len(sides.test)},
-        "seed": order.seed,
-        "stages": [
-            {
-                "name": stage.name,
-                "size": stage.size,
-                "batch": stage.batch,
-                "learning_rate": stage.learning_rate,
-                "augmentation": asdict(stage.augmentation),
-                "history": json.loads((order.run / stage.name / "history.json").read_text(encoding="utf-8")),
-            }
-            for stage in (*STAGES, BINARY)
-        ],
-        "soft_targets": order.teacher.name if order.teacher else None,
-    }
+    def _limits(self) -> tuple[str, ...]:
+        films = len(self._split.train)
+        few = f"Trained on {films:,} films: a demonstration, not for clinical use. NIH has 112,120; rebuild it on all."
+        return (*((few,) if films < 50_000 else ()), *_LIMITS, *((_TEACHER_LIMIT,) if self.run.data.teacher else ()))

@@ -15,22 +15,65 @@ import keras
 _BF16 = "auto_mixed_precision_onednn_bfloat16"
 
 
-@contextmanager
-def reduced_precision() -> Iterator[None]:
-    """Convolutions in bf16 on TensorFlow's CPU, for training alone: what is measured or exported is in float32."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    if tf.config.list_physical_devices("GPU"):
-        yield
-        return
-    tf.config.optimizer.set_experimental_options({_BF16: True})
+def gpus() -> int:
+    """How many GPUs the backend sees."""
     try:
+        return len(keras.distribution.list_devices("gpu"))
+    except RuntimeError:  # JAX, where it knows no GPUs at all
+        return 0
+
+
+def jit() -> bool | str:
+    """Keras' own choice but for TensorFlow on a CPU, where compiling takes longer than it saves."""
+    return "auto" if gpus() or keras.backend.backend() != "tensorflow" else False
+
+
+def prepare() -> str:
+    """Once per process, before anything is built: same seed, same films, same numbers; all GPUs at work.
+
+    Keras spreads batches over several GPUs on the JAX backend alone; elsewhere the first one is used.
+
+    Returns
+    -------
+        The device in words, for the log and the card.
+    """
+    backend = keras.backend.backend()
+    count = gpus()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    if count > 1 and backend == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    used = count if backend == "jax" else min(count, 1)
+    return f"{used} GPU, {backend}" if used else f"CPU, {backend}"
+
+
+@contextmanager
+def reduced_precision(*, wanted: bool = True) -> Iterator[None]:
+    """Layers in bf16 on a GPU, convolutions in bf16 on TensorFlow's CPU; weights stay float32.
+
+    For training alone: what is measured or exported is in float32.
+    """
+    if not wanted:
         yield
-    finally:
-        tf.config.optimizer.set_experimental_options({_BF16: False})
+    elif gpus():
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({_BF16: True})
+        try:
+            yield
+        finally:
+            tf.config.optimizer.set_experimental_options({_BF16: False})
+    else:
+        yield
 
 
 def fused(model: keras.Model) -> keras.Model:
@@ -43,9 +86,10 @@ def fused(model: keras.Model) -> keras.Model:
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             if not training or not self.trainable:
                 return super().call(inputs, training=False)
+            gamma = self.gamma if self.scale else tf.ones_like(self.beta)
             # The kernel's variance is the unbiased one (n - 1), Keras' own divides by n: a part in n apart.
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-                inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+                inputs, gamma, self.beta, epsilon=self.epsilon, is_training=True
             )
             self.moving_mean.assign(self.momentum * self.moving_mean + (1.0 - self.momentum) * mean)
             self.moving_variance.assign(self.momentum * self.moving_variance + (1.0 - self.momentum) * variance)

@@ -11,14 +11,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import bench_corridor, bench_decode, bench_infer, bench_receive, bench_sr
+from tests.benchmarks import (
+    bench_corridor,
+    bench_decode,
+    bench_doors,
+    bench_infer,
+    bench_receive,
+    bench_sr,
+    bench_train,
+)
 
 BENCHES: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
     "corridor": bench_corridor.run,
     "decode": bench_decode.run,
+    "doors": bench_doors.run,
     "infer": bench_infer.run,
     "receive": bench_receive.run,
     "sr": bench_sr.run,
+    "train": bench_train.run,
 }
 
 

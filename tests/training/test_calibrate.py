@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 
 from schemas.card import Calibration
-from training.calibrate import operating_point, platt, probability
+from training.calibrate import balanced_point, calibration_error, operating_point, platt, probability, reliability
 
 
 def test_finds_scale_and_offset() -> None:
@@ -57,3 +58,66 @@ def test_with_too_few_positives_one_film_in_twenty_lies_above() -> None:
     p = np.linspace(0, 1, 1000)
     truth = np.arange(1000) < 4
     assert (p >= operating_point(p, truth)).mean() == pytest.approx(0.05, abs=0.002)
+
+
+def test_balanced_point_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.random(500) < 0.3
+    p = np.round(probability(rng.normal(0, 1, 500) + truth, Calibration()), 2)
+
+    def balanced(threshold: float) -> float:
+        return float((p[truth] >= threshold).mean() + (p[~truth] < threshold).mean())
+
+    t = balanced_point(p, truth)
+    assert balanced(t) == pytest.approx(max(balanced(x) for x in np.unique(p)))
+    assert t not in p
+
+
+@pytest.mark.parametrize("positives", [0, 4, 16, 20])
+def test_without_enough_of_both_kinds_there_is_no_balanced_point(positives: int) -> None:
+    assert balanced_point(np.linspace(0, 1, 20), np.arange(20) < positives) == 0.5
+
+
+def test_a_ranking_turned_round_still_has_a_balanced_point() -> None:
+    p = np.linspace(0, 1, 20)
+    assert 0 <= balanced_point(p, np.arange(20) < 10) <= 1
+
+
+def test_reliability_is_scikit_learns() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.random(1000) ** 3
+    truth = rng.random(1000) < p
+    got = reliability(p, truth)
+    observed, predicted = calibration_curve(truth, p, n_bins=10, strategy="quantile")
+    assert np.allclose(got.observed, observed)
+    assert np.allclose(got.predicted, predicted)
+    assert got.films.sum() == 1000
+    assert set(got.films.tolist()) == {100}
+
+
+def test_calibration_error_is_the_mean_distance() -> None:
+    p = np.repeat([0.2, 0.6], 50)
+    truth = np.concatenate([np.arange(50) < 10, np.arange(50) < 45])
+    bins = reliability(p, truth)
+    assert bins.films.tolist() == [50, 50]
+    assert calibration_error(bins) == pytest.approx((0.0 + 0.3) / 2)
+
+
+def test_films_that_all_score_alike_are_one_bin() -> None:
+    bins = reliability(np.full(7, 0.3), np.arange(7) < 2)
+    assert bins.films.tolist() == [7]
+    assert calibration_error(bins) == pytest.approx(abs(2 / 7 - 0.3))
+
+
+def test_calibration_mends_what_a_weighted_loss_bends() -> None:
+    """Positives counted eightfold move the offset by log 8, which no temperature could move back."""
+    rng = np.random.default_rng(6)
+    honest = rng.normal(-2.5, 1.2, 6000)
+    truth = rng.random(6000) < probability(honest, Calibration())
+    logits = honest + np.log(8.0)
+    fitted = platt(logits[:3000], truth[:3000])
+    before, after = (
+        calibration_error(reliability(probability(logits[3000:], c), truth[3000:])) for c in (Calibration(), fitted)
+    )
+    assert before > 0.2
+    assert after < 0.02

@@ -12,13 +12,14 @@ import pytest
 
 from schemas.card import GOLDEN, MODELS, Calibration, ModelCard, model_id, read_card
 from schemas.findings import LABELS
-from training import densenet
+from training import network
 from training.export import rounded, write_bundle
 from training.golden import golden_films
 from worker.tensor.recipe import fingerprint
 
 CARD: dict[str, Any] = {
     "name": "t",
+    "architecture": "densenet121",
     "version": "1",
     "thresholds": {"binary": 0.5},
     "calibration": {"binary": Calibration(scale=1.5, offset=-0.5)},
@@ -33,12 +34,12 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     models = []
     for outputs in (1, 15):
-        model = densenet.build(outputs, 32)
-        densenet.load_weights(
+        model = network.build(outputs, 64)
+        network.load_weights(
             model,
             {
                 path: value * rng.uniform(0.9, 1.1, value.shape) if path.endswith(("gamma", "variance")) else value
-                for path, value in densenet.weights_of(model).items()
+                for path, value in network.weights_of(model).items()
             },
         )
         models.append(model)
@@ -96,7 +97,7 @@ def test_golden_films_are_drawn_and_differ() -> None:
 def test_same_models_same_id_and_a_failed_export_leaves_the_old_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = {"binary": densenet.build(1, 32), "multilabel": densenet.build(15, 32)}
+    models = {"binary": network.build(1, 32), "multilabel": network.build(15, 32)}
     folder = tmp_path / "store" / "t"
     first = write_bundle(folder, **models, golden=golden_films(32, 1), card=CARD)
     again = write_bundle(folder, **models, golden=golden_films(32, 1), card=CARD | {"version": "2"})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import sys
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
 import typer
 
+from schemas.errors import ConfigurationError
 from worker import __version__
-from worker.cli import check, demo, predict, queue, send, serve, worklist
-from worker.cli.options import console
+from worker.cli import check, demo, models, predict, queue, runs, send, serve, worklist
+from worker.cli.options import clear_errors, console
 
 app = typer.Typer(
     name="hilum",
@@ -46,8 +48,42 @@ app.command()(queue.requeue)
 app.command()(queue.replay)
 
 
+app.add_typer(models.app, name="models")
+app.add_typer(runs.app, name="runs")
+
+
+def add(entry: EntryPoint) -> None:
+    """Add what an entry point offers: a Typer application with commands of its own, or the function of one command.
+
+    One that cannot be imported says so when it is called; the worker's own commands are not its hostages.
+    """
+    try:
+        offered = entry.load()
+    except (ImportError, AttributeError) as error:
+        words = f"hilum {entry.name}: {error}; pip install 'hilum[train]' brings what training needs"
+
+        @app.command(name=entry.name, help="Not installed in full.", context_settings={"ignore_unknown_options": True})
+        @clear_errors
+        def _lacking(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+            raise ConfigurationError(words)
+
+        return
+    if isinstance(offered, typer.Typer):
+        app.add_typer(offered, name=entry.name)
+    else:
+        app.command(name=entry.name)(offered)
+
+
+def _own() -> set[str]:
+    """Names of the commands that are ours."""
+    named = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    return named | {group.name for group in app.registered_groups if group.name}
+
+
 def main() -> None:
     """Entry point of the `hilum` command."""
-    for entry in entry_points(group="hilum.commands"):
-        app.add_typer(entry.load(), name=entry.name)
+    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    if wanted not in _own():  # `hilum serve` need not load what training is made of
+        for entry in entry_points(group="hilum.commands"):
+            add(entry)
     app()

@@ -1,0 +1,162 @@
+"""Training runs as the worker sees them: asked for, looked at, called off. `training.runs` is the trainers' side."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, func, insert, null, select, update
+
+from schemas.errors import ConfigurationError, RecordError
+from schemas.tables import TrainingRunRow
+from schemas.training_run import FINISHED, NAME, RUN_MOVES, Progress, RunState, TrainingRun
+from worker.record.database import Database
+from worker.record.rows import word
+from worker.record.shapes import clean
+
+LARGEST: Final = 64 << 10  # characters of a description
+
+_BY_ID: Final = select(TrainingRunRow).where(TrainingRunRow.id == bindparam("run"))
+_LATEST: Final = select(TrainingRunRow).order_by(TrainingRunRow.id.desc()).limit(bindparam("limit"))
+_TOKEN: Final = select(func.count(), func.sum(TrainingRunRow.changes), func.max(TrainingRunRow.id))
+_CHANGE: Final = (
+    update(TrainingRunRow).where(TrainingRunRow.id == bindparam("run")).values(changes=TrainingRunRow.changes + 1)
+)
+# A run that nobody holds is over at once; whoever holds one hears of it within a second or two.
+_CANCEL: Final = _CHANGE.values(state=word(RunState.CANCELLED), cancel_asked=True, finished_at=bindparam("now"))
+_ASK: Final = _CHANGE.values(cancel_asked=True)
+_RESUME: Final = _CHANGE.values(
+    state=word(RunState.REQUESTED),
+    cancel_asked=False,
+    attempts=0,
+    error="",
+    requested_at=bindparam("now"),
+    finished_at=None,
+)
+
+
+class TrainingRuns:
+    """What was asked of the trainers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def request(
+        self, *, name: str, data: str, requested_by: str, now: datetime, preset: str = "", description: str = ""
+    ) -> int:
+        """Queue a run; returns its number. A trainer takes it when one is free.
+
+        Parameters
+        ----------
+        name:
+            Of the run and its bundle.
+        data:
+            The folder of films, as the trainer's host knows it.
+        preset, description:
+            One of them: a name that the trainer looks up (presets are not known here), or TOML in full.
+
+        Raises
+        ------
+        ConfigurationError
+            A name that cannot be a folder's, no data, neither or both descriptions, or no TOML.
+        RecordError
+            The database refused.
+        """
+        _proper(name, data, preset, description)
+        values: dict[str, Any] = {
+            "name": name,
+            "state": RunState.REQUESTED.value,
+            "preset": preset,
+            "description": description,
+            "data": clean(data),
+            "folder": "",
+            "requested_by": clean(requested_by)[:200],
+            "requested_at": now,
+            "attempts": 0,
+            "cancel_asked": False,
+            "progress": Progress().to_json(),
+            "result": null(),  # not JSON's null
+            "error": "",
+            "changes": 1,
+        }
+        statement = insert(TrainingRunRow).values(values).returning(TrainingRunRow.id)
+        return self._database.write(lambda connection: int(connection.execute(statement).scalar_one()))
+
+    def ask_to_cancel(self, run: int, now: datetime) -> RunState:
+        """Call a run off; returns its state: CANCELLED at once when it waited, else still RUNNING until it stops.
+
+        Raises
+        ------
+        RecordError
+            No such run, or it has finished.
+        """
+
+        def work(connection: Connection) -> RunState:
+            state = _found(connection, run, lock=True).state
+            if state in FINISHED:
+                raise RecordError(f"training run {run} is {state}: there is nothing to cancel")
+            if state is RunState.RUNNING:
+                connection.execute(_ASK, {"run": run})
+                return state
+            connection.execute(_CANCEL, {"run": run, "now": now})
+            return RunState.CANCELLED
+
+        return self._database.write(work)
+
+    def resume(self, run: int, now: datetime) -> None:
+        """Queue a failed or cancelled run again: it goes on from its last checkpoint.
+
+        Raises
+        ------
+        RecordError
+            No such run, or it is not failed or cancelled.
+        """
+
+        def work(connection: Connection) -> None:
+            state = _found(connection, run, lock=True).state
+            if state not in FINISHED or RunState.REQUESTED not in RUN_MOVES[state]:
+                raise RecordError(f"training run {run} is {state}: only failed and cancelled runs are resumed")
+            connection.execute(_RESUME, {"run": run, "now": now})
+
+        self._database.write(work)
+
+    def list(self, limit: int = 50) -> list[TrainingRun]:
+        """The latest first."""
+        return self._database.read(
+            lambda connection: [TrainingRun.of(row._mapping) for row in connection.execute(_LATEST, {"limit": limit})]
+        )
+
+    def show(self, run: int) -> TrainingRun:
+        """One run. Raises `RecordError` when it is not known."""
+        return self._database.read(lambda connection: _found(connection, run))
+
+    def change_token(self) -> str:
+        """A value that differs from an earlier one whenever `list` or `show` may say something new."""
+        return self._database.read(
+            lambda connection: ".".join(str(part or 0) for part in connection.execute(_TOKEN).one())
+        )
+
+
+def _found(connection: Connection, run: int, *, lock: bool = False) -> TrainingRun:
+    row = connection.execute(_BY_ID.with_for_update() if lock else _BY_ID, {"run": run}).one_or_none()
+    if row is None:
+        raise RecordError(f"training run {run} is not known here; `hilum runs list` shows those that are")
+    return TrainingRun.of(row._mapping)
+
+
+def _proper(name: str, data: str, preset: str, description: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigurationError(f"name {name[:80]!r}: letters, digits, . _ - and no more than 63 of them")
+    if not data.strip():
+        raise ConfigurationError("data: say in which folder the films are")
+    if bool(preset) == bool(description):
+        raise ConfigurationError("a run is described by a preset or by a TOML file: give one of them")
+    if preset and not NAME.fullmatch(preset):
+        raise ConfigurationError(f"preset {preset[:80]!r}: not the name of a preset")
+    if len(description) > LARGEST:
+        raise ConfigurationError(f"description: longer than {LARGEST} characters; is this a run's TOML file?")
+    try:
+        tomllib.loads(description)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"description: not TOML: {error}") from error
