@@ -75,13 +75,16 @@ def train(
     preset: Annotated[str, typer.Option("--preset", "-p", help="A preset's name, or a TOML file of your own.")] = "nih",
     run_folder: Annotated[
         Path | None,
-        typer.Option(help="Folder of this run: checkpoints, report, bundle. The same folder goes on. [runs/PRESET]"),
+        typer.Option(
+            help="Of this run: checkpoints, report, bundle. The same folder goes on. Default: runs/NAME."
+        ),
     ] = None,
     caches: Annotated[
-        Path | None, typer.Option("--cache", help="Folder of pixel caches, shared by runs. [cache beside the run]")
+        Path | None, typer.Option("--cache", help="Folder of pixel caches, shared by runs. Default: beside the run.")
     ] = None,
     only: Annotated[
-        Only | None, typer.Option(help="Train one model; the other is taken from the bundle [model] keep.")
+        Only | None,
+        typer.Option(help="Train one model; the other is taken from the bundle that is kept (starter)."),
     ] = None,
     start: Annotated[
         str | None,
@@ -102,7 +105,7 @@ def train(
         list[description.Over] | None,
         typer.Option(
             help="compare: what the networks differ in; given more than once, every combination of them. "
-            "[backbone, construction]"
+            "Default: backbone and construction."
         ),
     ] = None,
     with_films: Annotated[

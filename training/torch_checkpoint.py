@@ -853,7 +853,7 @@ class _Machine:
     def call(self, _: object) -> None:
         args, function = self._stack.pop(), self._stack.pop()
         if isinstance(args, tuple) and args and isinstance(args[0], list):
-            self._spend(len(args[0]))  # an ordered dict of one list may be asked for again and again
+            self._spend(4 * len(args[0]))  # an ordered dict of one list may be asked for again and again
         self._stack.append(_made(function, args))
 
     def call_with_names(self, _: object) -> None:

@@ -47,6 +47,7 @@ PROGRESS: Final = "progress.json"
 LOG: Final = "train.log"
 LARGEST: Final = 4 << 20  # bytes of a progress file
 TAIL: Final = 64 << 10  # bytes of the log in which the last words are looked for
+ERROR: Final = re.compile(r"\Ahilum( train)?: ")  # how our commands begin an error's message
 CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what a terminal would obey
 
 log = logging.getLogger("hilum.trainer")
@@ -287,8 +288,8 @@ def last_words(path: Path, began: int, status: int) -> str:
     # A progress line is written over itself: what counts is what was left standing.
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     lines = [line for line in lines if line]
-    errors = [i for i, line in enumerate(lines) if line.startswith("hilum:")]
-    said = "\n".join(lines[errors[-1] :]).removeprefix("hilum:") if errors else (lines[-1] if lines else "")
+    errors = [i for i, line in enumerate(lines) if ERROR.match(line)]
+    said = ERROR.sub("", "\n".join(lines[errors[-1] :])) if errors else (lines[-1] if lines else "")
     if status < 0:
         cause = "; the machine ran out of memory?" if -status == signal.SIGKILL else ""
         said = f"killed by {_signal_name(-status)}{cause}" + (f" (its last line: {said})" if said else "")

@@ -209,17 +209,40 @@ def test_progress_can_be_read_while_it_goes_on(tmp_path: Path, progress: Progres
     assert list((tmp_path / "tensorboard").rglob("events*"))
 
 
-def test_it_learns_on_another_backend_too(tmp_path: Path) -> None:
-    """The same loop on JAX, in a process of its own: nothing here knows the backend."""
-    code = (
-        "from pathlib import Path; import sys, keras; from rich.progress import Progress; import pytest\n"
-        "from tests.training import conftest, test_fit; from training import network\n"
-        "assert keras.backend.backend() == 'jax'\n"
-        "network.build = conftest.small_build\n"
-        "with Progress(disable=True) as bar: test_fit.run(test_fit.stage(epochs=6), Path(sys.argv[1]), bar)\n"
+def on_jax(folder: Path, code: str, **environment: str) -> list[dict[str, float]]:
+    """The same loop in a process of its own, on JAX; its curve."""
+    lines = (
+        "from pathlib import Path; import sys, keras; from rich.progress import Progress",
+        "from tests.training import conftest, test_fit; from training import network, speed",
+        "assert keras.backend.backend() == 'jax'",
+        "network.build = conftest.small_build",
+        code,
+        "with Progress(disable=True) as bar: test_fit.run(test_fit.stage(epochs=6), Path(sys.argv[1]), bar)",
     )
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, cwd=root, check=True, timeout=120)
-    curve = history(tmp_path)
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), folder],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"} | environment,
+        cwd=root,
+        check=True,
+        timeout=280,
+    )
+    return history(folder)
+
+
+def test_it_learns_on_another_backend_too(tmp_path: Path) -> None:
+    """Nothing here knows the Keras backend."""
+    curve = on_jax(tmp_path, "")
     assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_the_way_of_several_gpus(tmp_path: Path) -> None:
+    """Two devices that JAX makes of this processor: batches over both, layers in bfloat16, weights in float32."""
+    code = (
+        "speed.gpus = lambda: 2\n"
+        "assert speed.prepare() == '2 GPU, jax'\n"
+        "assert len(keras.distribution.distribution().device_mesh.devices.flatten()) == 2"
+    )
+    curve = on_jax(tmp_path, code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    assert {w.dtype for w in read_weights(tmp_path / "weights.npz").values()} == {np.dtype(np.float32)}

@@ -213,7 +213,7 @@ def test_runs_are_taken_one_after_the_other_and_once_ends(url: str, queue: Runs,
     [
         ("raise KeyError('Patient ID')", "KeyError: 'Patient ID'"),
         (
-            "print('hilum: run.toml: 2 fault(s)\\n  seed: wrong\\n  data: wrong', file=sys.stderr); sys.exit(2)",
+            "print('hilum train: run.toml: 2 fault(s)\\n  seed: wrong\\n  data: wrong', file=sys.stderr); sys.exit(2)",
             "run.toml: 2 fault(s)\n  seed: wrong\n  data: wrong",
         ),
         ("print('\\x1b[31mfilm 1\\rfilm 2\\x1b[0m of 2\\n', end=''); sys.exit(1)", "film 2 of 2"),
