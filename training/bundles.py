@@ -40,14 +40,14 @@ class Bundle:
 
 
 def find(name: str, stores: Sequence[Path] = ()) -> Bundle:
-    """A bundle by its folder, or by its name in one of the stores or among those that come with hilum.
+    """A bundle by its folder (anything with a separator in it), or by its name in one of the stores or in hilum's own.
 
     Raises
     ------
     BundleInvalid
         There is none, or a file is not the one that its card describes.
     """
-    folders = [Path(name), *(store / name for store in (*stores, PACKAGED))]
+    folders = [Path(name)] if "/" in name else [store / name for store in (*stores, PACKAGED)]
     folder = next((f for f in folders if (f / "card.json").is_file()), None)
     if folder is None:
         raise BundleInvalid(f"no model bundle {name!r}: looked for {', '.join(str(f) for f in folders)}")

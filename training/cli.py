@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -75,9 +76,7 @@ def train(
     preset: Annotated[str, typer.Option("--preset", "-p", help="A preset's name, or a TOML file of your own.")] = "nih",
     run_folder: Annotated[
         Path | None,
-        typer.Option(
-            help="Of this run: checkpoints, report, bundle. The same folder goes on. Default: runs/NAME."
-        ),
+        typer.Option(help="Of this run: checkpoints, report, bundle. The same folder goes on. Default: runs/NAME."),
     ] = None,
     caches: Annotated[
         Path | None, typer.Option("--cache", help="Folder of pixel caches, shared by runs. Default: beside the run.")
@@ -127,6 +126,8 @@ def train(
             raise ConfigurationError("--data: name the folder with NIH's table and films")
         run = _description(preset, only=only, start=start, split=split, name=name, version=version, seed=seed)
         folder = run_folder or Path("runs") / run.name
+        # TensorFlow's C++ side reads this when it is imported, and would talk about itself on stderr.
+        os.putenv("TF_CPP_MIN_LOG_LEVEL", "2")
         with _progress() as progress:
             from training.flow import Flow
 
@@ -212,7 +213,7 @@ def _progress() -> Iterator[Progress]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     from training.pixel_cache import FilmsPerSecond
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), FilmsPerSecond())
@@ -223,7 +224,10 @@ def _progress() -> Iterator[Progress]:
             else logging.StreamHandler()
         )
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[handler], force=True)
-        yield progress
+        try:
+            yield progress
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

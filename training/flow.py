@@ -6,6 +6,7 @@ again alone. What a killed run finished is not done twice.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,7 @@ from worker.tensor.recipe import fingerprint, to_tensor
 log = logging.getLogger("hilum.training")
 
 LOCKED: Final = "run.toml"
+WEIGHTS: Final = "weights.npz"
 
 _LIMITS: Final = (
     "Films of one hospital only (NIH Clinical Center, 1992 to 2015), PA and AP, all ages; no lateral views.",
@@ -89,7 +91,7 @@ class Flow:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        self._lock(LOCKED, self.run.to_toml(), "this folder holds a run with another description")
         self.watch = Watch(self.folder, self.progress)
         self.device = speed.prepare()
 
@@ -103,15 +105,13 @@ class Flow:
         self.watch.task("done")
         return card
 
-    def _lock(self) -> None:
-        path, text = self.folder / LOCKED, self.run.to_toml()
+    def _lock(self, name: str, text: str, fault: str) -> None:
+        """What decides the result must not change under a run that is going on."""
+        path = self.folder / name
         if not path.exists():
             write_whole(path, text.encode())
         elif path.read_text(encoding="utf-8") != text:
-            raise ConfigurationError(
-                f"{path}: this folder holds a run with another description; name another folder (--run-folder), or "
-                "the same description"
-            )
+            raise ConfigurationError(f"{path}: {fault}; begin another one (--run-folder), or put back what was")
 
     # ── index, split, cache ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,8 +176,9 @@ class Flow:
 
     def fit(self) -> None:
         """Both networks, or the one that the description has stages for: `multilabel/`, `binary/`."""
+        self._lock("films.digest", self._films, "films, labels or lists have changed since this run began")
         for task in self._tasks:
-            if not (self.folder / task / "weights.npz").exists():
+            if not (self.folder / task / WEIGHTS).exists():
                 self._train(task)
 
     @property
@@ -205,7 +206,7 @@ class Flow:
         begin = start_of(self.run.model.start, self.run.model.backbone, columns, seed=self.run.seed, stores=self.stores)
         weights = begin.weights
         if task == "binary" and "multilabel" in self._tasks:
-            learned = read_weights(self.folder / "multilabel" / "weights.npz")
+            learned = read_weights(self.folder / "multilabel" / WEIGHTS)
             weights = binary_start(learned, self._columns("multilabel"), columns)
         net = Network(
             backbone=self.run.model.backbone,
@@ -232,7 +233,7 @@ class Flow:
         assert weights is not None  # noqa: S101 - there is a stage
         facts = {"scaling": begin.scaling, "start": begin.words, "device": self.device}
         write_whole(self.folder / task / "facts.json", json.dumps(facts).encode())
-        save_weights(self.folder / task / "weights.npz", weights)
+        save_weights(self.folder / task / WEIGHTS, weights)
 
     # ── calibrate, evaluate ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -240,10 +241,7 @@ class Flow:
         """What the bundle will hold: weights as they are exported, at the size that is served."""
         if task not in self._tasks:
             return bundles.find(self.run.model.keep, self.stores).model(task)
-        path = self.folder / task / "weights.npz"
-        if not path.exists():
-            raise ConfigurationError(f"{path}: not there yet; fit comes first (`hilum train fit …`)")
-        weights = rounded(for_export(read_weights(path), self._columns(task)))
+        weights = rounded(for_export(read_weights(self.folder / task / WEIGHTS), self._columns(task)))
         model = network.build(
             weights["maps/bias"].shape[0],
             self.run.model.size,
@@ -279,9 +277,29 @@ class Flow:
             logits=np.concatenate(logits, axis=1),
         )
 
+    @cached_property
+    def _of(self) -> str:
+        """16 hex digits over what the figures are made of: weights, size, split, labels. Other ones, other figures."""
+        digest = hashlib.sha256(f"{self.run.model.size} {self._films} {fingerprint(self.run.model.size)}\n".encode())
+        for task in ("binary", "multilabel"):
+            if task in self._tasks:
+                path = self.folder / task / WEIGHTS
+                if not path.exists():
+                    raise ConfigurationError(f"{path}: not there yet; fit comes first (`hilum train fit …`)")
+                digest.update(path.read_bytes())
+            else:
+                digest.update(model_id(bundles.find(self.run.model.keep, self.stores).card).encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def _films(self) -> str:
+        """16 hex digits over every film's name, side and labels."""
+        lines = (f"{film.name}:{film.patient}:{'|'.join(sorted(film.labels))}\n" for film in self._index.films)
+        return hashlib.sha256(f"{self._split.digest}\n{''.join(lines)}".encode()).hexdigest()[:16]
+
     def readings(self, side: str) -> Readings:
         """What both models say of the films of "validation" or "test"; read once, then kept beside the run."""
-        path = self.folder / f"readings-{side}.npz"
+        path = self.folder / f"readings-{side}-{self._of}.npz"
         if not path.exists():
             models = [self._models["binary"], self._models["multilabel"]]
             self._read(side, models, self.run.model.size).save(path)
@@ -289,24 +307,21 @@ class Flow:
 
     def calibrate(self) -> tuple[dict[str, Calibration], dict[str, float]]:
         """Probabilities and operating points of each output, from validation films: `calibration.json`."""
-        path = self.folder / "calibration.json"
-        if not path.exists():
-            readings, aims = self.readings("validation"), self.run.evaluate
-            calibration = {
-                name: calibrate.platt(readings.logits[:, k], readings.truth[:, k]) for k, name in enumerate(COLUMNS)
-            }
-            thresholds = {
-                name: calibrate.operating_point(
-                    calibrate.probability(readings.logits[:, k], calibration[name]),
-                    readings.truth[:, k],
-                    sensitivity=aims.sensitivities.get(name, aims.sensitivity),  # type: ignore[call-overload]
-                )
-                for k, name in enumerate(COLUMNS)
-            }
-            content = {"calibration": {k: asdict(c) for k, c in calibration.items()}, "thresholds": thresholds}
-            write_whole(path, json.dumps(content, indent=1).encode())
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        return {k: Calibration(**c) for k, c in saved["calibration"].items()}, saved["thresholds"]
+        readings, aims = self.readings("validation"), self.run.evaluate
+        calibration = {
+            name: calibrate.platt(readings.logits[:, k], readings.truth[:, k]) for k, name in enumerate(COLUMNS)
+        }
+        thresholds = {
+            name: calibrate.operating_point(
+                calibrate.probability(readings.logits[:, k], calibration[name]),
+                readings.truth[:, k],
+                sensitivity=aims.sensitivities.get(name, aims.sensitivity),  # type: ignore[call-overload]
+            )
+            for k, name in enumerate(COLUMNS)
+        }
+        content = {"calibration": {k: asdict(c) for k, c in calibration.items()}, "thresholds": thresholds}
+        write_whole(self.folder / "calibration.json", json.dumps(content, indent=1).encode())
+        return calibration, thresholds
 
     def _balanced(self, calibration: dict[str, Calibration]) -> dict[str, float]:
         """Thresholds with the best balanced accuracy on validation films: to be reported, not to be served."""
@@ -324,6 +339,7 @@ class Flow:
         aims = self.run.evaluate
         test = self.readings("test")
         metrics: dict[str, Any] = {
+            "of": self._of,
             "test": measure(
                 test,
                 calibration,
@@ -332,7 +348,7 @@ class Flow:
                 prevalence={str(k): v for k, v in aims.prevalence.items()},
                 rounds=aims.rounds,
                 seed=self.run.seed,
-            )
+            ),
         }
         if self.against:
             rival = bundles.find(self.against, self.stores)
@@ -352,8 +368,13 @@ class Flow:
     # ── report, export ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _metrics(self) -> dict[str, Any]:
+        """As `evaluate` left them, if they are of these weights and films and of the rival that is asked for."""
         path = self.folder / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else self.evaluate()
+        if path.exists():
+            metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if metrics.get("of") == self._of and ("against" in metrics or not self.against):
+                return metrics
+        return self.evaluate()
 
     def report(self) -> Path:
         """One self-contained page: curves, tables, pictures, card."""
@@ -414,7 +435,7 @@ class Flow:
             "calibration": calibration,
             "thresholds": thresholds,
             "split_hash": self._split.digest,
-            "metrics": self._metrics(),
+            "metrics": {key: value for key, value in self._metrics().items() if key != "of"},
             "training": self._provenance(),
             "limits": self._limits(),
             "licence": self.run.licence,

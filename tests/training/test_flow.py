@@ -153,7 +153,27 @@ def test_a_report_with_films_shows_them_and_one_without_names_none(nih: Path, pl
 def test_another_description_needs_another_folder(nih: Path, plan: Path, tmp_path: Path) -> None:
     words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
     train("index", *words)
-    assert "another folder" in train("index", *words, "--seed", 9, code=2)
+    assert "another description" in train("index", *words, "--seed", 9, code=2)
+
+
+def test_other_labels_need_another_folder(nih: Path, plan: Path, tmp_path: Path) -> None:
+    words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
+    train("fit", *words)
+    _replace(nih / "Data_Entry_2017_v2020.csv", "Cardiomegaly", "Hernia")
+    assert "labels" in train("fit", *words, code=2)
+
+
+def test_figures_are_never_those_of_other_weights(nih: Path, plan: Path, tmp_path: Path) -> None:
+    words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
+    train(*words)
+    path = tmp_path / "run" / "multilabel" / "weights.npz"
+    with np.load(path) as saved:
+        np.savez(path, **{key: saved[key][..., ::-1] if key == "maps/kernel" else saved[key] for key in saved.files})
+    before = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    train("export", *words)
+    after = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert before["test"]["macro_auroc"] != after["test"]["macro_auroc"]
+    assert read_card(tmp_path / "run" / "bundle").metrics["test"] == after["test"]
 
 
 @pytest.mark.parametrize(
