@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,9 +108,11 @@ def train(
         ),
     ] = None,
     with_films: Annotated[
-        bool, typer.Option(help="Put the most confidently wrong films into the report. Not for publishing.")
+        bool,
+        typer.Option("--with-films", help="Put the most confidently wrong films into the report. Not for publishing."),
     ] = False,
     database: Annotated[str, typer.Option(help="Database URL: the run is a row there, to be watched.")] = "",
+    held_already: Annotated[bool, typer.Option("--held", hidden=True, help="A trainer holds the folder.")] = False,
 ) -> None:
     """Rebuild the two models from NIH ChestX-ray14: one command, from films to a bundle that `hilum serve` takes.
 
@@ -128,7 +130,15 @@ def train(
         folder = run_folder or Path("runs") / run.name
         # TensorFlow's C++ side reads this when it is imported, and would talk about itself on stderr.
         os.putenv("TF_CPP_MIN_LOG_LEVEL", "2")
-        with _progress() as progress:
+        if database and step is not Step.ALL:
+            raise ConfigurationError("--database goes with the whole run: leave out the step")
+        from training.trainer import held, recorded
+
+        folder.mkdir(parents=True, exist_ok=True)
+        alone: AbstractContextManager[object] = (
+            nullcontext() if held_already or database else held(folder)
+        )  # `recorded` holds it too
+        with alone, _progress() as progress:
             from training.flow import Flow
 
             flow = Flow(
@@ -146,10 +156,8 @@ def train(
 
                 rows = compare(flow, over or [description.Over.BACKBONE, description.Over.CONSTRUCTION])
             elif database:
-                from training.trainer import recorded
-
                 with recorded(database, name=run.name, description=run.to_toml(), data=data, folder=folder):
-                    getattr(flow, step.value)()
+                    flow.all()
             else:
                 getattr(flow, step.value)()
         if step is Step.COMPARE:

@@ -78,6 +78,7 @@ def variants(run: Run, over: Sequence[Over]) -> dict[str, Run]:
                 for task in TASKS:
                     values[task] = [stage | value for stage in values[task]]
             elif key == "construction":
+                values["binary_start"] = "own"  # each network for itself, as the reference had them
                 for task in TASKS:
                     values[task] = _constructed(values[task], value)
             else:

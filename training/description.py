@@ -77,6 +77,9 @@ class Model(_Section):
         twice = sorted({label for label in members if members.count(label) > 1})
         if twice:
             raise ValueError(f"in two groups: {', '.join(twice)}")
+        taken = {*LABELS, "binary", "male", "AP"} & set(self.groups)
+        if taken:
+            raise ValueError(f"a group needs a name of its own: {', '.join(sorted(taken))}")
         short = sorted(name for name, group in self.groups.items() if len(group) < 2)
         if short:
             raise ValueError(f"a group has two labels or more: {', '.join(short)}")
@@ -138,7 +141,10 @@ class Run(_Section):
         True  # on a GPU, and on CPUs that compute in bfloat16; what is exported is measured in float32
     )
     multilabel: tuple[Stage, ...] = ()
-    binary: tuple[Stage, ...] = ()  # starts from the multilabel model's backbone, where that is trained too
+    binary: tuple[Stage, ...] = ()
+    # "multilabel": the binary network begins as the multilabel one, its "No Finding" turned round; where that one is
+    # kept and [model] start is random, as the kept one. "own": from [model] start, like the other.
+    binary_start: Literal["multilabel", "own"] = "multilabel"
 
     @model_validator(mode="after")
     def _stages_have_names_of_their_own(self) -> Run:
@@ -153,6 +159,12 @@ class Run(_Section):
     def digest(self) -> str:
         """16 hex digits over everything in here."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+    def fitted(self) -> Run:
+        """What the weights depend on: the same run under another name, with another aim, needs no new fit."""
+        return self.model_copy(
+            update={"name": "trained", "version": "", "licence": "", "evaluate": Evaluate()},
+        )
 
     def to_toml(self) -> str:
         """TOML that `read` takes back as the same run."""
@@ -190,7 +202,8 @@ def read(source: str, **over: Any) -> Run:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{source}: not TOML: {error}") from error
     for key, value in over.items():
-        values[key] = values.get(key, {}) | value if isinstance(value, dict) else value
+        section = values.get(key, {})
+        values[key] = section | value if isinstance(value, dict) and isinstance(section, dict) else value
     try:
         return Run(**values)
     except ValidationError as error:

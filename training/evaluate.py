@@ -204,7 +204,8 @@ def measure(
     films, patients, rounds, seed:
         How many, and how the intervals were drawn.
     macro_auroc, macro_average_precision:
-        Mean over those of the 14 findings that can be measured; "macro_prevalence" is the latter's baseline.
+        Mean over those of the 14 findings that can be measured, "macro_findings" many; "macro_prevalence" is the
+        latter's baseline.
     binary, findings[label]:
         films, positives, prevalence (share of positives: average precision's baseline), threshold, confusion {tp, fp,
         fn, tn}; Figures at the threshold: accuracy (beside "majority", the share of the larger class),
@@ -273,6 +274,7 @@ def measure(
     told["binary"]["accuracy_at_recall_50"]["at_site"] |= _at_most(site["binary"])
     for group, member in members.items():
         told["subgroups"][group] |= {"films": int(member.sum()), "findings": len(_measurable(truth[member]))}
+    measured = [k for k in _FINDINGS if 0 < truth[:, k].sum() < len(truth)]
     (neither, multilabel_only), (binary_only, both) = confusion_matrix(*flagged, labels=[False, True]).tolist()
     told["agreement"] |= {
         "both": both,
@@ -287,7 +289,8 @@ def measure(
         "seed": seed,
         "macro_auroc": told["macro_auroc"],
         "macro_average_precision": told["macro_average_precision"],
-        "macro_prevalence": number(float(truth[:, _FINDINGS].mean())),
+        "macro_prevalence": number(float(truth[:, measured].mean())) if measured else None,
+        "macro_findings": len(measured),
         "binary": told["binary"],
         "findings": {str(label): told[label] for label in LABELS},
         "subgroups": told["subgroups"],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from schemas.card import CARD, GOLDEN, MODELS, ModelCard
 from schemas.findings import LABELS
 from training import network
+from training.fit import Unwritten
 from worker.tensor.recipe import fingerprint
 
 
@@ -50,6 +51,8 @@ def write_bundle(
     """
     size = golden.shape[1]
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of an export that was killed
+        shutil.rmtree(left, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         logits = {}
@@ -73,6 +76,10 @@ def write_bundle(
         (staging / CARD).write_text(written.to_json(), encoding="utf-8")
         staging.chmod(0o755)
         _swap(staging, folder)
+    except OSError as error:
+        raise Unwritten(
+            f"{folder}: cannot be written ({error.strerror or error}); make room and export again"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return written

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import keras
 import numpy as np
@@ -96,7 +100,7 @@ def fit(
         checkpoint = folder / CHECKPOINT
         if checkpoint.exists():
             state, average = _restore(checkpoint, model, optimizer)
-        batch = min(stage.batch, len(train))
+        batch = _batch(stage, len(train))
         batches = _epoch_size(stage, len(train)) // batch
         watch.stage(stage.name, epochs=stage.epochs, steps=batches, batch=batch, done=state.step, history=state.history)
 
@@ -106,7 +110,7 @@ def fit(
             rate = batches * batch / max(watch.epoch_seconds(), 1e-9)
             current = network.weights_of(model)
             network.load_weights(model, average)
-            logits = _logits(model, validation.pixels, validation.members, stage.size, 2 * stage.batch)
+            logits = _logits(model, validation.pixels, validation.members, stage.size, batch)
             network.load_weights(model, current)
             judged = list(net.judged)
             auroc = number(float(macro_auroc(validation.targets[:, judged], logits[:, judged])[0]))
@@ -121,7 +125,7 @@ def fit(
                     "films_per_second": round(rate, 1),
                 }
             )
-            if (auroc or 0.0) > state.best:
+            if auroc is None or auroc > state.best:  # where it cannot be told, the last epoch is as good as any
                 state.best, state.best_epoch = auroc or 0.0, state.epoch
                 save_weights(folder / BEST, average)
             _save(checkpoint, model, optimizer, state, average)
@@ -160,29 +164,64 @@ def predict(
 
 
 def save_weights(path: Path, weights: Weights) -> None:
-    """All of it or nothing."""
-    fresh = path.with_suffix(".new.npz")
-    try:
-        np.savez(fresh, **weights)  # type: ignore[arg-type]
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """What `save_weights` wrote."""
-    with np.load(path) as saved:
-        return dict(saved)
+    """All of it or nothing, on the disk. Raises `Unwritten`."""
+    with _replacing(path) as file:
+        np.savez(file, **weights)  # type: ignore[arg-type]
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file; whoever reads it sees the old one or the new one."""
+    """Replace a file: whoever reads it, even after a power cut, sees the old one or the new one. Raises `Unwritten`."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """What `save_weights` wrote.
+
+    Raises
+    ------
+    Damaged
+        It is something else by now.
+    """
+    with _readable(path), np.load(path, allow_pickle=False) as saved:
+        return dict(saved)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_bytes(content)
+        with fresh.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        raise Unwritten(
+            f"{path}: cannot be written ({error.strerror or error}); make room or mend the disk, then give the same "
+            "command again: nothing that was finished is lost"
+        ) from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, TypeError, struct.error, zlib.error) as error:
+        raise Damaged(
+            f"{path}: damaged, or of another network ({type(error).__name__}); remove {path.parent} to train that part "
+            "again, or name another folder (--run-folder)"
+        ) from error
+
+
+class Unwritten(HilumError):
+    """The disk did not take a file; what stood there before stands there still."""
+
+
+class Damaged(HilumError):
+    """A checkpoint or weights that cannot be read."""
 
 
 def _epoch(
@@ -222,6 +261,12 @@ def _out_of_patience(stage: Stage, state: _State) -> bool:
     return stage.patience > 0 and state.epoch - state.best_epoch >= stage.patience
 
 
+def _batch(stage: Stage, films: int) -> int:
+    """As asked for, where there are so many films; the same number for each device."""
+    devices = speed.devices()
+    return max(devices, min(stage.batch, films) // devices * devices)
+
+
 def _epoch_size(stage: Stage, films: int) -> int:
     return min(stage.films or films, films)
 
@@ -229,12 +274,12 @@ def _epoch_size(stage: Stage, films: int) -> int:
 def _logits(
     model: keras.Model, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], members: Any, size: int, batch: int
 ) -> NDArray[np.float32]:
-    chunks = [
-        keras.ops.convert_to_numpy(
-            model.predict_on_batch(plain([pixels[int(i)] for i in members[first : first + batch]], size))
-        )
-        for first in range(0, len(members), batch)
-    ]
+    chunks = []
+    for first in range(0, len(members), batch):
+        films = plain([pixels[int(i)] for i in members[first : first + batch]], size)
+        # Every chunk of one shape: devices share it evenly, and nothing is compiled twice.
+        padded = np.concatenate([films, np.repeat(films[-1:], batch - len(films), axis=0)])
+        chunks.append(keras.ops.convert_to_numpy(model.predict_on_batch(padded))[: len(films)])
     return np.concatenate(chunks).astype(np.float32)
 
 
@@ -258,7 +303,7 @@ def batches_of(
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """One epoch: uint8 (B, size, size, 3) and float32 (B, K). The next ones are made while one is trained on."""
     order = np.random.default_rng([seed, epoch]).permutation(len(films))[: _epoch_size(stage, len(films))]
-    size = min(stage.batch, len(films))
+    size = _batch(stage, len(films))
     how = AUGMENTATIONS[stage.augmentation]
 
     def make(start: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -289,7 +334,7 @@ def _save(
 def _restore(
     path: Path, model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> tuple[_State, dict[str, NDArray[np.float32]]]:
-    with np.load(path) as saved:
+    with _readable(path), np.load(path, allow_pickle=False) as saved:
         for i, variable in enumerate(optimizer.variables):
             variable.assign(saved[f"optimizer/{i}"])
         network.load_weights(model, {k[7:]: saved[k] for k in saved.files if k.startswith("weight/")})

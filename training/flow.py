@@ -24,7 +24,7 @@ from schemas.card import Calibration, ModelCard, model_id
 from schemas.errors import ConfigurationError
 from schemas.findings import LABELS, Label
 from schemas.image import GrayImage
-from training import bundles, calibrate, network, speed
+from training import bundles, calibrate, description, network, speed
 from training.description import Run, Stage, Task
 from training.evaluate import COLUMNS, Readings, compare, measure
 from training.export import rounded, write_bundle
@@ -34,9 +34,9 @@ from training.nih_index import IndexReport, NihIndex, find_table, read_index, ta
 from training.pixel_cache import PixelCache, pixel_cache
 from training.report import InService, write_report
 from training.soft_targets import soften
-from training.split import Split, SplitReport, by_hash, by_lists, read_list
+from training.split import SIDES, Split, SplitReport, by_hash, by_lists, read_list
 from training.split import report as split_report
-from training.start import start_of
+from training.start import of_kept, start_of
 from training.targets import Columns, binary_start, columns_of, for_export, wanted
 from training.watch import Watch
 from worker.tensor.image_file import open_image
@@ -56,6 +56,12 @@ _LIMITS: Final = (
 _TEACHER_LIMIT: Final = (
     "Some training targets come from a published model whose own training films may include patients of the test "
     "list: the test figures may flatter."
+)
+
+
+_OUTSIDE: Final = (
+    "Training began with a published checkpoint whose own training films may include patients of the test list: the "
+    "test figures may flatter.",
 )
 
 
@@ -90,8 +96,9 @@ class Flow:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
+        self._check_names()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock(LOCKED, self.run.to_toml(), "this folder holds a run with another description")
+        self._check_description()
         self.watch = Watch(self.folder, self.progress)
         self.device = speed.prepare()
 
@@ -105,13 +112,43 @@ class Flow:
         self.watch.task("done")
         return card
 
-    def _lock(self, name: str, text: str, fault: str) -> None:
-        """What decides the result must not change under a run that is going on."""
-        path = self.folder / name
+    def _check_names(self) -> None:
+        """A mistyped name is told before hours of training, not after."""
+        kind, _, source = self.run.model.start.partition(":")
+        if kind in ("torch", "imagenet") and source and not Path(source).is_file():
+            raise ConfigurationError(f"model.start: {source}: no such file")
+        if kind == "bundle":
+            bundles.find(source, self.stores)
+        if self.against:
+            bundles.find(self.against, self.stores)
+        how, kept = self.run.model, self._kept
+        if kept is not None and (kept.card.architecture, kept.card.input_size) != (how.backbone, how.size):
+            raise ConfigurationError(
+                f"model.keep: {kept.folder} holds {kept.card.architecture} at {kept.card.input_size} px, and both "
+                f"models of a bundle are alike: set [model] backbone and size to these (now {how.backbone} at "
+                f"{how.size} px), or keep another bundle"
+            )
+
+    def _check_description(self) -> None:
+        """Weights are never called those of another description; names and aims may change."""
+        path = self.folder / LOCKED
+        if path.exists() and description.read(str(path)).fitted() != self.run.fitted():
+            raise ConfigurationError(
+                f"{path}: this folder holds a run with another description; name another folder (--run-folder), or "
+                "give the same description"
+            )
+
+    def _lock(self) -> None:
+        """From here on description, films and labels are those of this folder."""
+        write_whole(self.folder / LOCKED, self.run.to_toml().encode())
+        path = self.folder / "films.digest"
         if not path.exists():
-            write_whole(path, text.encode())
-        elif path.read_text(encoding="utf-8") != text:
-            raise ConfigurationError(f"{path}: {fault}; begin another one (--run-folder), or put back what was")
+            write_whole(path, self._films.encode())
+        elif path.read_text(encoding="utf-8") != self._films:
+            raise ConfigurationError(
+                f"{path}: films, labels, lists or soft targets have changed since this run began; name another folder "
+                "(--run-folder), or put back what was"
+            )
 
     # ── index, split, cache ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +213,7 @@ class Flow:
 
     def fit(self) -> None:
         """Both networks, or the one that the description has stages for: `multilabel/`, `binary/`."""
-        self._lock("films.digest", self._films, "films, labels or lists have changed since this run began")
+        self._lock()
         for task in self._tasks:
             if not (self.folder / task / WEIGHTS).exists():
                 self._train(task)
@@ -203,13 +240,18 @@ class Flow:
     def _train(self, task: Task) -> None:
         self.watch.task(task)
         columns = self._columns(task)
-        begin = start_of(self.run.model.start, self.run.model.backbone, columns, seed=self.run.seed, stores=self.stores)
+        how = self.run.model
+        follows = task == "binary" and self.run.binary_start == "multilabel"
+        if follows and self._kept is not None and how.start == "random":
+            begin = of_kept(self._kept, how.backbone, columns, seed=self.run.seed)
+        else:
+            begin = start_of(how.start, how.backbone, columns, seed=self.run.seed, stores=self.stores)
         weights = begin.weights
-        if task == "binary" and "multilabel" in self._tasks:
+        if follows and "multilabel" in self._tasks:
             learned = read_weights(self.folder / "multilabel" / WEIGHTS)
             weights = binary_start(learned, self._columns("multilabel"), columns)
         net = Network(
-            backbone=self.run.model.backbone,
+            backbone=how.backbone,
             scaling=begin.scaling,
             main=columns.main,
             judged=columns.judged,
@@ -231,7 +273,11 @@ class Flow:
                 start=weights,
             )
         assert weights is not None  # noqa: S101 - there is a stage
-        facts = {"scaling": begin.scaling, "start": begin.words, "device": self.device}
+        facts: dict[str, Any] = {"scaling": begin.scaling, "start": begin.words, "device": self.device}
+        if begin.bundle is not None:
+            facts["limits"] = self._inherited(begin.bundle)
+        elif how.start.startswith("torch:"):
+            facts["limits"] = _OUTSIDE
         write_whole(self.folder / task / "facts.json", json.dumps(facts).encode())
         save_weights(self.folder / task / WEIGHTS, weights)
 
@@ -240,7 +286,8 @@ class Flow:
     def _served(self, task: Task) -> keras.Model:
         """What the bundle will hold: weights as they are exported, at the size that is served."""
         if task not in self._tasks:
-            return bundles.find(self.run.model.keep, self.stores).model(task)
+            assert self._kept is not None  # noqa: S101 - one of the two is kept
+            return self._kept.model(task)
         weights = rounded(for_export(read_weights(self.folder / task / WEIGHTS), self._columns(task)))
         model = network.build(
             weights["maps/bias"].shape[0],
@@ -251,13 +298,27 @@ class Flow:
         network.load_weights(model, weights)
         return model
 
+    @cached_property
+    def _kept(self) -> bundles.Bundle | None:
+        """The bundle that the other model is taken from, where only one is trained."""
+        return bundles.find(self.run.model.keep, self.stores) if len(self._tasks) == 1 else None
+
+    def _inherited(self, bundle: bundles.Bundle) -> tuple[str, ...]:
+        """What must be said of weights that come out of another bundle."""
+        if bundle.card.split_hash == self._split.digest:
+            return tuple(limit for limit in bundle.card.limits if limit == _TEACHER_LIMIT)
+        return (
+            f"Weights come from bundle {bundle.card.name} {bundle.card.version}, trained on another split "
+            f"({bundle.card.split_hash}): it may have seen test or validation patients, and the figures may flatter.",
+        )
+
+    def _facts(self) -> list[dict[str, Any]]:
+        """What `_train` noted of each network: "scaling", "start", "device", "limits"."""
+        paths = [self.folder / task / "facts.json" for task in self._tasks]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
     def _fact(self, key: str) -> Any:
-        """What `_train` noted of the networks: "scaling", "start", "device"."""
-        for task in self._tasks:
-            path = self.folder / task / "facts.json"
-            if path.exists():
-                return json.loads(path.read_text(encoding="utf-8"))[key]
-        return ""
+        return next((facts[key] for facts in self._facts()), "")
 
     def _read(self, side: str, models: Sequence[keras.Model], size: int) -> Readings:
         """What the models (binary, multilabel) say of the films of one side."""
@@ -279,23 +340,29 @@ class Flow:
 
     @cached_property
     def _of(self) -> str:
-        """16 hex digits over what the figures are made of: weights, size, split, labels. Other ones, other figures."""
-        digest = hashlib.sha256(f"{self.run.model.size} {self._films} {fingerprint(self.run.model.size)}\n".encode())
-        for task in ("binary", "multilabel"):
-            if task in self._tasks:
-                path = self.folder / task / WEIGHTS
-                if not path.exists():
-                    raise ConfigurationError(f"{path}: not there yet; fit comes first (`hilum train fit …`)")
-                digest.update(path.read_bytes())
-            else:
-                digest.update(model_id(bundles.find(self.run.model.keep, self.stores).card).encode())
+        """16 hex digits over what the figures are made of: weights, size, films. Other ones, other figures."""
+        self._lock()
+        size = self.run.model.size
+        made_of = f"{size} {fingerprint(size)} {self._films} {sorted(self._pixels(size).unreadable)}\n"
+        digest = hashlib.sha256(made_of.encode())
+        if self._kept is not None:
+            digest.update(model_id(self._kept.card).encode())
+        for task in self._tasks:
+            path = self.folder / task / WEIGHTS
+            if not path.exists():
+                raise ConfigurationError(f"{path}: not there yet; fit comes first (`hilum train fit …`)")
+            digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
     @cached_property
     def _films(self) -> str:
-        """16 hex digits over every film's name, side and labels."""
-        lines = (f"{film.name}:{film.patient}:{'|'.join(sorted(film.labels))}\n" for film in self._index.films)
-        return hashlib.sha256(f"{self._split.digest}\n{''.join(lines)}".encode()).hexdigest()[:16]
+        """16 hex digits over every film's name, side and labels, and the soft targets."""
+        digest = hashlib.sha256(self._split.digest.encode())
+        for film in self._index.films:
+            digest.update(f"{film.name}:{film.patient}:{'|'.join(sorted(film.labels))}\n".encode())
+        if self.run.data.teacher:
+            digest.update(self._labels[1].tobytes())
+        return digest.hexdigest()[:16]
 
     def readings(self, side: str) -> Readings:
         """What both models say of the films of "validation" or "test"; read once, then kept beside the run."""
@@ -339,7 +406,7 @@ class Flow:
         aims = self.run.evaluate
         test = self.readings("test")
         metrics: dict[str, Any] = {
-            "of": self._of,
+            "of": self._asked,
             "test": measure(
                 test,
                 calibration,
@@ -367,12 +434,18 @@ class Flow:
 
     # ── report, export ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _asked(self) -> str:
+        return f"{self._of} {self.run.evaluate.model_dump_json()}"
+
     def _metrics(self) -> dict[str, Any]:
         """As `evaluate` left them, if they are of these weights and films and of the rival that is asked for."""
         path = self.folder / "metrics.json"
         if path.exists():
             metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if metrics.get("of") == self._of and ("against" in metrics or not self.against):
+            rival = bundles.find(self.against, self.stores).card if self.against else None
+            same = rival is None or metrics.get("against", {}).get("model_id") == model_id(rival)
+            if metrics.get("of") == self._asked and same:
                 return metrics
         return self.evaluate()
 
@@ -393,7 +466,10 @@ class Flow:
             histories={task: list(self._histories(task).items()) for task in self._tasks},
             in_service=rival
             and InService(
-                name=f"{rival['name']} {rival['version']}", metrics=rival["test"], comparison=rival["comparison"]
+                name=f"{rival['name']} {rival['version']}"
+                + ("" if rival["same_split"] else " (trained on another split: it may have seen these patients)"),
+                metrics=rival["test"],
+                comparison=rival["comparison"],
             ),
             films=self.with_films,
             picture=self._picture if self.with_films else None,
@@ -435,7 +511,7 @@ class Flow:
             "calibration": calibration,
             "thresholds": thresholds,
             "split_hash": self._split.digest,
-            "metrics": {key: value for key, value in self._metrics().items() if key != "of"},
+            "metrics": self._told(),
             "training": self._provenance(),
             "limits": self._limits(),
             "licence": self.run.licence,
@@ -443,18 +519,26 @@ class Flow:
             f"{len(self._split.train):,} films to train on, {len(self._split.validation):,} to choose by",
         }
 
+    def _told(self) -> dict[str, Any]:
+        """The figures for the card: of a rival only how it compares."""
+        metrics = {key: value for key, value in self._metrics().items() if key != "of"}
+        if "against" in metrics:
+            metrics["against"] = {key: value for key, value in metrics["against"].items() if key != "test"}
+        return metrics
+
     def _provenance(self) -> dict[str, Any]:
         histories = {task: self._histories(task) for task in self._tasks}
         kept = [task for task in ("binary", "multilabel") if task not in self._tasks]
         return {
             "description": self.run.model_dump(mode="json"),
             "description_digest": self.run.digest(),
-            "films": {side: len(getattr(self._split, side)) for side in ("train", "validation", "test")},
+            "films": {side: len(self._members(side, self.run.model.size)) for side in SIDES},
+            "unseen": not self._foreign(),
             "unreadable": int((~self._pixels(self.run.model.size).readable).sum()),
             "start": self._fact("start"),
             "scaling": self._fact("scaling"),
             "device": self._fact("device"),
-            "kept": {task: bundles.find(self.run.model.keep, self.stores).card.version for task in kept},
+            "kept": {task: f"{self._kept.card.name} {self._kept.card.version}" for task in kept if self._kept},
             "groups": {name: list(labels) for name, labels in self.run.model.groups.items()},
             "minutes": self.minutes(),
             "history": [
@@ -478,6 +562,12 @@ class Flow:
         return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
     def _limits(self) -> tuple[str, ...]:
-        films = len(self._split.train)
+        films = len(self._members("train", self.run.model.size))
         few = f"Trained on {films:,} films: a demonstration, not for clinical use. NIH has 112,120; rebuild it on all."
-        return (*((few,) if films < 50_000 else ()), *_LIMITS, *((_TEACHER_LIMIT,) if self.run.data.teacher else ()))
+        own = (*((few,) if films < 50_000 else ()), *_LIMITS, *((_TEACHER_LIMIT,) if self.run.data.teacher else ()))
+        return tuple(dict.fromkeys((*own, *self._foreign())))
+
+    def _foreign(self) -> list[str]:
+        """Limits that came in with weights from elsewhere."""
+        came = [limit for facts in self._facts() for limit in facts.get("limits", ())]
+        return [*came, *(self._inherited(self._kept) if self._kept else ())]

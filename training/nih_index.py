@@ -384,7 +384,7 @@ def _labels(text: str) -> frozenset[Label]:
     words = text.split("|")
     for word in words:
         if word not in _LABEL_OF:
-            near = difflib.get_close_matches(word, list(_LABEL_OF), n=1)
+            near = difflib.get_close_matches(word, list(_LABEL_OF), n=1, cutoff=0.85)
             hint = f'write "{near[0]}"' if near else f"write those of {', '.join(LABELS)} that hold, parted by |"
             raise ValueError(f'"{word}" is not one of NIH\'s labels; {hint}')
     return frozenset(_LABEL_OF[word] for word in words)

@@ -194,7 +194,7 @@ def write_report(
         metrics=metrics,
         binary=metrics["binary"],
         findings=_ranked(metrics["findings"]),
-        summary=summary(metrics, in_service),
+        summary=summary(metrics, in_service, unseen=card.get("training", {}).get("unseen", True)),
         references=_references(card, metrics, in_service),
         in_service=in_service,
         histories=_histories(histories),
@@ -206,12 +206,13 @@ def write_report(
     _write(path, page)
 
 
-def summary(metrics: Mapping[str, Any], in_service: InService | None = None) -> list[str]:
-    """What the figures mean, in a few plain sentences."""
+def summary(metrics: Mapping[str, Any], in_service: InService | None = None, *, unseen: bool = True) -> list[str]:
+    """What the figures mean, in a few plain sentences; `unseen`: no weight comes from where test patients may be."""
     binary = metrics["binary"]
+    whom = "whom neither model has seen" if unseen else "whom a model may have seen (its weights come from elsewhere)"
     told = [
-        f"Measured on {_many(metrics['films'], 'film')} of {_many(metrics['patients'], 'patient')} whom neither model "
-        f"has seen; {_many(binary['positives'], 'film')} carry at least one finding. In brackets: 95 % intervals."
+        f"Measured on {_many(metrics['films'], 'film')} of {_many(metrics['patients'], 'patient')} {whom}; "
+        f"{_many(binary['positives'], 'film')} carry at least one finding. In brackets: 95 % intervals."
     ]
     if binary["sensitivity"]["value"] is not None and binary["specificity"]["value"] is not None:
         false_alarms = _turned(binary["specificity"])

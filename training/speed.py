@@ -23,6 +23,11 @@ def gpus() -> int:
         return 0
 
 
+def devices() -> int:
+    """How many devices share each batch. Keras spreads batches over several GPUs on the JAX backend alone."""
+    return max(1, gpus()) if keras.backend.backend() == "jax" else 1
+
+
 def jit() -> bool | str:
     """Keras' own choice but for TensorFlow on a CPU, where compiling takes longer than it saves."""
     return "auto" if gpus() or keras.backend.backend() != "tensorflow" else False
@@ -30,8 +35,6 @@ def jit() -> bool | str:
 
 def prepare() -> str:
     """Once per process, before anything is built: same seed, same films, same numbers; all GPUs at work.
-
-    Keras spreads batches over several GPUs on the JAX backend alone; elsewhere the first one is used.
 
     Returns
     -------
@@ -43,10 +46,9 @@ def prepare() -> str:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    if count > 1 and backend == "jax":
+    if devices() > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel())
-    used = count if backend == "jax" else min(count, 1)
-    return f"{used} GPU, {backend}" if used else f"CPU, {backend}"
+    return f"{devices()} GPU, {backend}" if count else f"CPU, {backend}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from schemas.errors import ConfigurationError
-from schemas.findings import LABELS
+from schemas.findings import LABELS, Label
 from training import bundles, network, torch_checkpoint
 from training.network import Weights
 from training.targets import Columns
@@ -23,6 +23,7 @@ class Start:
     weights: Weights | None
     scaling: str = ""  # a name of `network.SCALINGS`; empty: the backbone's own
     words: tuple[str, ...]  # for the card
+    bundle: bundles.Bundle | None = None  # where they come from, if from one
 
 
 def start_of(text: str, backbone: str, columns: Columns, *, seed: int, stores: Sequence[Path] = ()) -> Start:
@@ -75,4 +76,20 @@ def _bundle(source: str, own: Weights, backbone: str, columns: Columns, stores: 
     for path in ("maps/kernel", "maps/bias"):
         weights[path] = np.concatenate([weights[path], own[path][..., columns.main :]], axis=-1)
     words = f"bundle {bundle.card.name} {bundle.card.version}"
-    return Start(weights=weights, scaling=str(bundle.card.training.get("scaling", "")), words=(words,))
+    return Start(weights=weights, scaling=scaling_of(bundle), words=(words,), bundle=bundle)
+
+
+def of_kept(bundle: bundles.Bundle, backbone: str, columns: Columns, *, seed: int) -> Start:
+    """The binary network as the kept multilabel one, its "No Finding" turned round; auxiliary outputs are random."""
+    keras.utils.set_random_seed(seed)
+    own = network.weights_of(network.build(len(columns.names), 224, backbone))
+    weights = dict(network.columns(bundle.weights("multilabel"), [LABELS.index(Label.NO_FINDING)]))
+    for path in ("maps/kernel", "maps/bias"):
+        weights[path] = np.concatenate([-weights[path], own[path][..., columns.main :]], axis=-1)
+    words = f"the multilabel model of bundle {bundle.card.name} {bundle.card.version}"
+    return Start(weights=weights, scaling=scaling_of(bundle), words=(words,), bundle=bundle)
+
+
+def scaling_of(bundle: bundles.Bundle) -> str:
+    """What its networks were trained with, a name of `network.SCALINGS`; empty: the backbone's own."""
+    return str(bundle.card.training.get("scaling", ""))

@@ -62,7 +62,7 @@ def child_command(folder: Path, data: Path) -> list[str]:
     Values are tied to their options, so that a folder named "--help" is a folder.
     """
     options = (f"--run-folder={folder}", f"--data={data}", f"--preset={folder / DESCRIPTION}")
-    return [sys.executable, "-m", "training", *options]
+    return [sys.executable, "-m", "training", "--held", *options]
 
 
 def now() -> datetime:

@@ -54,6 +54,8 @@ def test_what_the_command_says_lies_over_the_file(tmp_path: Path) -> None:
         ('[model.groups]\na = ["Mass", "Nodule"]\nb = ["Mass", "Edema"]\n' + MINIMAL, "in two groups: Mass"),
         ('[model.groups]\na = ["Mass", "No Finding"]\n' + MINIMAL, "no finding"),
         ('[model.groups]\na = ["Mass", "Tumor"]\n' + MINIMAL, "model.groups.a"),
+        ('[model.groups]\nMass = ["Nodule", "Edema"]\n' + MINIMAL, "name of its own: Mass"),
+        ('[model.groups]\nbinary = ["Nodule", "Edema"]\n' + MINIMAL, "name of its own: binary"),
         ("[evaluate]\nsensitivity = 80\n" + MINIMAL, "evaluate.sensitivity"),
         ('[[binary]]\nname = "../a"\n', "binary.0.name"),
     ],
@@ -63,6 +65,13 @@ def test_a_fault_is_named_by_its_key(tmp_path: Path, text: str, words: str) -> N
     with pytest.raises(ConfigurationError, match=words) as error:
         read(str(tmp_path / "bad.toml"))
     assert "bad.toml" in str(error.value)
+
+
+def test_a_section_that_is_none_is_a_fault_too(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("model = 3\n" + MINIMAL)
+    assert read("quick", model={"start": "imagenet"}).model.size == 96
+    with pytest.raises(ConfigurationError, match="model"):
+        read(str(tmp_path / "bad.toml"))
 
 
 def test_what_is_neither_preset_nor_file_is_told_with_the_presets() -> None:

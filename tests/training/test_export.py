@@ -14,6 +14,7 @@ from schemas.card import GOLDEN, MODELS, Calibration, ModelCard, model_id, read_
 from schemas.findings import LABELS
 from training import network
 from training.export import rounded, write_bundle
+from training.fit import Unwritten
 from training.golden import golden_films
 from worker.tensor.recipe import fingerprint
 
@@ -108,7 +109,7 @@ def test_same_models_same_id_and_a_failed_export_leaves_the_old_bundle(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ModelCard, "to_json", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(Unwritten, match="No space"):
         write_bundle(folder, **models, golden=golden_films(32, 1), card=CARD | {"version": "3"})
     assert read_card(folder) == again
     assert [p.name for p in folder.parent.iterdir()] == ["t"], "nothing half-made is left behind"

@@ -243,6 +243,8 @@ def test_the_way_of_several_gpus(tmp_path: Path) -> None:
         "assert speed.prepare() == '2 GPU, jax'\n"
         "assert len(keras.distribution.distribution().device_mesh.devices.flatten()) == 2"
     )
+    code += "\nwhole = test_fit.drawn(); test_fit.drawn = lambda: test_fit.Films("  # a number that two do not divide
+    code += "pixels=whole.pixels, members=whole.members[:63], targets=whole.targets[:63])"
     curve = on_jax(tmp_path, code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert {w.dtype for w in read_weights(tmp_path / "weights.npz").values()} == {np.dtype(np.float32)}

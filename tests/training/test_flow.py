@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from schemas.findings import LABELS
 from training import cli
 from training.compare import variants
 from training.description import Over, read
+from training.trainer import held
 
 COLUMNS = {"binary", *LABELS}
 PLAN = """
@@ -53,7 +55,7 @@ def plan(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_worker(monkeypatch: pytest.MonkeyPatch, small_model: None) -> None:
-    """The small network is no bundle for a real worker; `tests/integration` has that."""
+    """The small network is no bundle for a real worker; `tests/acceptance/test_training.py` has a real one."""
     monkeypatch.setattr(cli, "_proven_by_the_worker", lambda bundle: None)
 
 
@@ -126,7 +128,8 @@ def test_one_model_alone_takes_the_other_from_a_bundle(nih: Path, plan: Path, tm
     assert (bundle / "binary.npz").read_bytes() != (kept / "binary.npz").read_bytes()
     card = read_card(bundle)
     assert {each["task"] for each in card.training["history"]} == {"binary"}
-    assert card.training["kept"] == {"multilabel": "0.1.0"}
+    assert card.training["kept"] == {"multilabel": "small 0.1.0"}
+    assert card.training["unseen"]
     assert card.metrics["against"]["same_split"]
     assert card.metrics["against"]["comparison"]["macro_auroc"]["difference"]["value"] == 0.0
 
@@ -152,7 +155,7 @@ def test_a_report_with_films_shows_them_and_one_without_names_none(nih: Path, pl
 
 def test_another_description_needs_another_folder(nih: Path, plan: Path, tmp_path: Path) -> None:
     words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
-    train("index", *words)
+    train("fit", *words)
     assert "another description" in train("index", *words, "--seed", 9, code=2)
 
 
@@ -197,28 +200,83 @@ def test_bad_input_is_one_clear_error_and_no_bundle(
     assert not (tmp_path / "run" / "bundle").exists()
 
 
-def test_a_full_disk_names_the_place_and_loses_nothing(
+def test_a_full_disk_names_the_file_and_loses_nothing(
     nih: Path, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
     real, calls = np.savez, []
 
-    def full(file: object, **arrays: object) -> None:
+    def full(file: IO[bytes], **arrays: object) -> None:
         calls.append(file)
         if len(calls) == 4:  # in the second stage
-            Path(str(file)).write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(file))
+            file.write(b"half")
+            raise OSError("27700 requested and 0 written")  # as NumPy says it
         real(file, **arrays)  # type: ignore[arg-type]
 
     monkeypatch.setattr(np, "savez", full)
     out = train(*words, code=1)
-    assert "No space left" in out
-    assert "same command again" in out
+    assert "longer/checkpoint.npz: cannot be written" in out.replace("\n", "")
+    assert "same command again" in out.replace("\n", " ")
     monkeypatch.setattr(np, "savez", real)
     assert not [p for p in (tmp_path / "run").rglob("*") if ".new" in p.name], "nothing half-written is left"
     before = (tmp_path / "run" / "multilabel" / "short" / "checkpoint.npz").stat().st_mtime_ns
     train(*words)
     assert (tmp_path / "run" / "multilabel" / "short" / "checkpoint.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 and no more", b"no archive"])
+@pytest.mark.parametrize("file", ["longer/checkpoint.npz", "weights.npz"])
+def test_a_damaged_checkpoint_is_told_with_the_mend(
+    nih: Path, plan: Path, tmp_path: Path, file: str, damage: bytes
+) -> None:
+    words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
+    train("fit", *words)
+    (tmp_path / "run" / "multilabel" / file).write_bytes(damage)
+    if file != "weights.npz":
+        (tmp_path / "run" / "multilabel" / "weights.npz").unlink()
+    out = train(*words, code=1).replace("\n", "")
+    assert file in out
+    assert "damaged" in out
+
+
+def test_two_of_the_same_command_do_not_meet(nih: Path, plan: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with held(run):
+        assert "another process" in train("index", "--data", nih, "--preset", plan, "--run-folder", run, code=2)
+
+
+def test_a_bundle_of_another_split_is_told(nih: Path, plan: Path, tmp_path: Path) -> None:
+    """Its weights may have seen the test patients."""
+    train("--data", nih, "--preset", plan, "--run-folder", tmp_path / "one", "--seed", 4)
+    start = f"bundle:{tmp_path / 'one' / 'bundle'}"
+    train("--data", nih, "--preset", plan, "--run-folder", tmp_path / "two", "--seed", 5, "--start", start)
+    card = read_card(tmp_path / "two" / "bundle")
+    assert card.split_hash != read_card(tmp_path / "one" / "bundle").split_hash
+    assert any("another split" in limit for limit in card.limits)
+    assert not card.training["unseen"]
+    assert "neither model has seen" not in (tmp_path / "two" / "report.html").read_text()
+    assert "neither model has seen" in (tmp_path / "one" / "report.html").read_text()
+
+
+def test_names_are_looked_up_before_anything_is_trained(nih: Path, plan: Path, tmp_path: Path) -> None:
+    words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
+    assert "starterr" in train(*words, "--against", "starterr", code=1)
+    assert "no such file" in train(*words, "--start", "torch:/nowhere.pth", code=2).replace("\n", " ")
+    assert "224 px" in train(*words, "--only", "binary", code=2).replace("\n", " "), "starter is of another size"
+    assert not (tmp_path / "run" / "run.toml").exists(), "what was refused locks nothing"
+
+
+def test_another_aim_needs_no_new_fit(nih: Path, plan: Path, tmp_path: Path) -> None:
+    words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
+    train(*words)
+    one = read_card(tmp_path / "run" / "bundle")
+    plan.write_text(PLAN.replace("rounds = 20", "rounds = 20\nsensitivity = 0.5"))
+    train("export", *words)
+    two = read_card(tmp_path / "run" / "bundle")
+    assert model_id(one) == model_id(two)
+    assert one.thresholds != two.thresholds
+    assert "sensitivity = 0.5" in (tmp_path / "run" / "run.toml").read_text()
 
 
 def test_networks_are_compared_and_what_was_trained_is_not_trained_again(nih: Path, plan: Path, tmp_path: Path) -> None:

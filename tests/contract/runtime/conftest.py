@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.runtime.drawn import draw_bundle
-from training.densenet import build
+from training.network import build
 from worker.infer.bundle import Bundle
 
 SIZE = 64
