@@ -26,8 +26,8 @@ from training.pixel_cache import pixel_cache
 from training.targets import columns_of, wanted
 
 FILMS = 256
-SECONDS = 30
-ROUNDS = 3  # the best of each counts: whatever else runs on the machine only ever slows
+SECONDS = 20
+ROUNDS = 2  # the better counts: whatever else runs on the machine only ever slows
 
 
 def run() -> list[tuple[str, str, str]]:
