@@ -271,12 +271,12 @@ def test_another_aim_needs_no_new_fit(nih: Path, plan: Path, tmp_path: Path) -> 
     words = ("--data", nih, "--preset", plan, "--run-folder", tmp_path / "run")
     train(*words)
     one = read_card(tmp_path / "run" / "bundle")
-    plan.write_text(PLAN.replace("rounds = 20", "rounds = 20\nsensitivity = 0.5"))
+    plan.write_text(PLAN.replace("rounds = 20", "rounds = 20\nprevalence = { binary = 0.1 }"))
     train("export", *words)
     two = read_card(tmp_path / "run" / "bundle")
     assert model_id(one) == model_id(two)
-    assert one.thresholds != two.thresholds
-    assert "sensitivity = 0.5" in (tmp_path / "run" / "run.toml").read_text()
+    sites = [card.metrics["test"]["binary"]["at_site"]["prevalence"] for card in (one, two)]
+    assert sites[1] == 0.1 != sites[0]
 
 
 def test_networks_are_compared_and_what_was_trained_is_not_trained_again(nih: Path, plan: Path, tmp_path: Path) -> None:
