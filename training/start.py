@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.errors import ConfigurationError
 from schemas.findings import LABELS, Label
@@ -72,11 +74,7 @@ def _bundle(source: str, own: Weights, backbone: str, columns: Columns, stores: 
     weights = dict(bundle.weights(columns.task))
     if columns.task == "multilabel":
         weights = dict(network.columns(weights, [LABELS.index(labels[0]) for labels in columns.members]))
-    # Auxiliary outputs are none of the bundle's: they stay random, behind its own.
-    for path in ("maps/kernel", "maps/bias"):
-        weights[path] = np.concatenate([weights[path], own[path][..., columns.main :]], axis=-1)
-    words = f"bundle {bundle.card.name} {bundle.card.version}"
-    return Start(weights=weights, scaling=scaling_of(bundle), words=(words,), bundle=bundle)
+    return _started(bundle, weights, own, columns, f"bundle {bundle.card.name} {bundle.card.version}")
 
 
 def of_kept(bundle: bundles.Bundle, backbone: str, columns: Columns, *, seed: int) -> Start:
@@ -84,12 +82,16 @@ def of_kept(bundle: bundles.Bundle, backbone: str, columns: Columns, *, seed: in
     keras.utils.set_random_seed(seed)
     own = network.weights_of(network.build(len(columns.names), 224, backbone))
     weights = dict(network.columns(bundle.weights("multilabel"), [LABELS.index(Label.NO_FINDING)]))
-    for path in ("maps/kernel", "maps/bias"):
-        weights[path] = np.concatenate([-weights[path], own[path][..., columns.main :]], axis=-1)
+    weights |= {path: -weights[path] for path in ("maps/kernel", "maps/bias")}
     words = f"the multilabel model of bundle {bundle.card.name} {bundle.card.version}"
-    return Start(weights=weights, scaling=scaling_of(bundle), words=(words,), bundle=bundle)
+    return _started(bundle, weights, own, columns, words)
 
 
-def scaling_of(bundle: bundles.Bundle) -> str:
-    """What its networks were trained with, a name of `network.SCALINGS`; empty: the backbone's own."""
-    return str(bundle.card.training.get("scaling", ""))
+def _started(
+    bundle: bundles.Bundle, weights: dict[str, NDArray[np.floating[Any]]], own: Weights, columns: Columns, words: str
+) -> Start:
+    """Auxiliary outputs are none of the bundle's: they stay random, behind its own."""
+    for path in ("maps/kernel", "maps/bias"):
+        weights[path] = np.concatenate([weights[path], own[path][..., columns.main :]], axis=-1)
+    scaling = str(bundle.card.training.get("scaling", ""))
+    return Start(weights=weights, scaling=scaling, words=(words,), bundle=bundle)
