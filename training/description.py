@@ -96,6 +96,8 @@ class Loss(_Section):
     # network that starts from random weights what a chest looks like.
     auxiliary: tuple[Literal["sex", "view", "age"], ...] = ()
     auxiliary_weight: Annotated[float, Field(ge=0)] = 1.0  # of an auxiliary output, against one label
+    # The binary network is asked for the 14 findings too: "something is there" alone says little of what to look for.
+    findings_weight: Annotated[float, Field(ge=0)] = 0.0  # of each finding, against the binary output; 0: not asked
 
 
 class Stage(_Section):

@@ -58,6 +58,7 @@ class Network:
     backbone: str
     scaling: str  # a name of `network.SCALINGS`; empty: the backbone's own
     main: int  # the first so many outputs are the bundle's; the rest are auxiliary
+    weights: tuple[float, ...]  # what each output costs, against one of the bundle's
     judged: tuple[int, ...]  # outputs whose mean AUROC on validation films is watched
     loss: Loss
     seed: int
@@ -151,7 +152,7 @@ def compiled(
             layer.trainable = False
     optimizer = keras.optimizers.AdamW(stage.learning_rate, weight_decay=stage.weight_decay, global_clipnorm=5.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, loss_of(net.loss, targets, net.main), jit_compile=speed.jit())
+    model.compile(optimizer, loss_of(net.loss, targets, net.main, net.weights), jit_compile=speed.jit())
     optimizer.build(model.trainable_variables)
     return model, optimizer
 

@@ -254,6 +254,7 @@ class Flow:
             backbone=how.backbone,
             scaling=begin.scaling,
             main=columns.main,
+            weights=columns.weights,
             judged=columns.judged,
             loss=self.run.loss,
             seed=self.run.seed,
