@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from schemas.decision import Reason, Urgency
 from schemas.findings import Label
 from schemas.identity import InstanceRef, StudyContext
 from schemas.not_analysed import NotAnalysed
+
+
+class Withdrawal(StrEnum):
+    """Why a flag is taken back."""
+
+    PERSON = "person"  # somebody looked and decided so
+    PATIENT = "patient"  # the films are not this patient's, or not this study's
+    MODEL = "model"  # the model that raised it was recalled
+    REPORTED = "reported"  # the study has been reported: nobody needs to be told to read it any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +36,10 @@ class FilmResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag:
-    """Revision `revision` of the study's urgency. Revisions start at 1; urgency only rises."""
+    """Revision `revision` of the study's urgency. Revisions start at 1.
+
+    By itself urgency only rises. A withdrawn one is ROUTINE without reasons: the study is back in its standing order.
+    """
 
     study_uid: str
     revision: int
@@ -40,17 +53,29 @@ class Flag:
     decided_at: datetime  # aware
     predecessor: int | None = None  # the last revision that this destination has taken
     predecessor_model_id: str = ""  # the model that made it; empty: the same one
+    withdrawn: Withdrawal | None = None
 
     def __post_init__(self) -> None:
         if self.decided_at.tzinfo is None:
             raise ValueError("decided_at: naive datetime")
         if self.revision < 1:
             raise ValueError("revision starts at 1")
+        if self.withdrawn is not None and (self.reasons or self.urgency):
+            raise ValueError("a withdrawn flag is ROUTINE and has no reasons")
+
+    @property
+    def confidence(self) -> float | None:
+        """The highest probability among the reasons; None without any."""
+        return max((reason.probability for reason in self.reasons), default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """A destination's word that it has the flag: the identifier of what was sent, and the proof."""
+    """A destination's word that it has the flag: the identifier of what was sent, and the proof.
+
+    `proven` is False where more is to come: Storage Commitment was asked for, and its answer is on its way.
+    """
 
     object_id: str
     proof: str  # e.g. "C-STORE 0x0000"
+    proven: bool = True

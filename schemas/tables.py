@@ -83,6 +83,8 @@ class Study(Base):
     last_received_at: Mapped[datetime]
     decided_at: Mapped[datetime | None]  # latest revision
     closed: Mapped[bool] = mapped_column(Boolean, default=False)  # off the worklist: its films were let go
+    withdrawn: Mapped[str | None]  # Withdrawal, where the latest revision is one; "reported": off the worklist
+    withdrawn_at: Mapped[datetime | None]  # what films said before this raises the study no more
     changes: Mapped[int] = mapped_column(BigInteger, default=0)  # counts whatever the worklist may show
 
 
@@ -170,6 +172,7 @@ class Revision(Base):
     model_name: Mapped[str]
     model_version: Mapped[str]
     decided_at: Mapped[datetime]
+    withdrawn: Mapped[str | None]  # Withdrawal
 
     __table_args__ = (Index("uq_revisions_revision", "study_id", "revision", unique=True),)
 
@@ -195,10 +198,12 @@ class OutboxRow(Base):
     proof: Mapped[str | None]  # Receipt
     created_at: Mapped[datetime]  # when the revision was decided
     sent_at: Mapped[datetime | None]
+    proven_at: Mapped[datetime | None]  # later than sent_at where Storage Commitment was asked for
 
     __table_args__ = (Index("uq_outbox_delivery", "study_id", "destination", "revision", unique=True),)
 
 
+Index("ix_outbox_object", OutboxRow.object_id)
 Index(
     "ix_outbox_queue",
     OutboxRow.state,

@@ -17,17 +17,19 @@ from pathlib import Path
 import uvicorn
 
 from schemas.errors import ConfigurationError
-from schemas.outcome import Audience, ModelRef
+from schemas.outcome import ModelRef, Route
 from worker.corridor import owner
 from worker.corridor.bell import Bell
 from worker.corridor.delivery import Courier, DeliveryRules
 from worker.corridor.intake import Intake
 from worker.corridor.reading import Reading, ReadingRules
 from worker.decide.policy import thresholds
+from worker.decide.routing import recipients
 from worker.decode.selftest import usable_transfer_syntaxes
 from worker.infer.bundle import Bundle, open_bundle
 from worker.infer.choose import choose_runtime, load_runtime
 from worker.infer.engine import Engine
+from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.paper import Paper
 from worker.ports import Channel, Runtime
@@ -40,7 +42,7 @@ from worker.record.outbox import Outbox
 from worker.record.rejections import Rejections
 from worker.record.studies import Studies
 from worker.record.worklist import Worklist
-from worker.settings import Destination, Settings
+from worker.settings import Destination, DicomDestination, PaperDestination, Settings, SrDestination
 from worker.spool.local import LocalSpool
 from worker.tensor import recipe
 from worker.upkeep import digest, finalise, rescue, retention
@@ -94,17 +96,25 @@ def engine(settings: Settings, model: Bundle) -> Engine:
 
 def channel(destination: Destination, settings: Settings) -> Channel:
     """The channel of one `[[destinations]]` entry."""
-    if destination.kind == "paper":
-        return Paper(name=destination.name, folder=destination.folder)
-    assert destination.ae_title is not None and destination.port is not None  # noqa: S101  settings checked it
-    return DicomSr(
-        name=destination.name,
-        ae_title=destination.ae_title,
-        host=destination.host,
-        port=destination.port,
-        calling_ae_title=destination.calling_ae_title or settings.dicom.ae_title,
-        timeout=destination.timeout,
-    )
+    name, timeout = destination.name, destination.timeout
+    if isinstance(destination, DicomDestination):
+        peer = Peer(
+            ae_title=destination.ae_title,
+            host=destination.host,
+            port=destination.port,
+            calling_ae_title=destination.calling_ae_title or settings.dicom.ae_title,
+        )
+    match destination:
+        case SrDestination():
+            return DicomSr(name=name, peer=peer, timeout=timeout)
+        case PaperDestination():
+            return Paper(name=name, folder=destination.folder)
+    raise ConfigurationError(f"destinations: {name}: kind {destination.kind} is not to be had yet")
+
+
+def route(settings: Settings) -> Route:
+    """Who hears of what, by `[[destinations]]`."""
+    return partial(recipients, [destination.audience() for destination in settings.destinations])
 
 
 def delivery_rules(destination: Destination) -> DeliveryRules:
@@ -261,7 +271,7 @@ class Worker:
             operating_points=operating_points,
             model=self.model,
             input_size=model.card.input_size,
-            audiences=[Audience(name=d.name, when=d.when) for d in settings.destinations],
+            route=route(settings),
             work=self.work,
             news=self.news,
             owner=self.owner,

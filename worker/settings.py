@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import os
 import tomllib
+from datetime import time
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from schemas.decision import Policy, Rule, Urgency
 from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, Label
 from schemas.gate import GateRules
+from schemas.outcome import Audience
 
 PREFIX: Final = "HILUM_"  # of environment variables
 
@@ -43,11 +55,47 @@ def _network(value: str) -> str:
     return value
 
 
+def _hours(value: object) -> object:
+    """ "22:00-06:30" as two times; the configuration is the only one who writes it so."""
+    if not isinstance(value, str):
+        return value
+    start, dash, until = value.partition("-")
+    try:
+        hours = (time.fromisoformat(start.strip()), time.fromisoformat(until.strip()))
+    except ValueError:
+        dash = ""
+    if not dash or hours[0] == hours[1]:
+        raise ValueError('two local times, such as "22:00-06:30"')
+    return hours
+
+
+def _url(value: str) -> str:
+    parsed = urlsplit(value)
+    if parsed.scheme not in {"http", "https"} or not parsed.hostname or parsed.username is not None:
+        raise ValueError("an http or https URL without user and password")
+    return value.rstrip("/")
+
+
+def _secret(value: object) -> object:
+    """A secret, or "file:PATH" to one, such as an orchestrator lays down."""
+    if isinstance(value, str) and value.startswith("file:"):
+        try:
+            value = Path(value.removeprefix("file:")).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{value}: cannot be read") from error
+    if value == "":
+        raise ValueError("empty")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 UrgencyName = Annotated[Urgency, BeforeValidator(_urgency)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Hours = Annotated[tuple[time, time], BeforeValidator(_hours)]
+Url = Annotated[str, AfterValidator(_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 
 
 class _Section(BaseModel):
@@ -146,24 +194,146 @@ class PolicySettings(_Section):
         return Policy(on_disagreement=self.on_disagreement, **rules)
 
 
-class Destination(_Section):
-    """Who is told. `dicom-sr` needs ae_title, host and port; `paper` writes what would be sent to `folder`."""
+class _Destination(_Section):
+    """Who is told, and of which studies; a list that is empty lets everything through."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    kind: Literal["dicom-sr", "paper"]
     when: Literal["analysed", "flagged"] = "flagged"
-    ae_title: AETitle | None = None
-    host: str = "127.0.0.1"
-    port: Port | None = None
-    calling_ae_title: AETitle | None = None  # default: [dicom] ae_title
+    urgency: UrgencyName = Urgency.ROUTINE  # at least
+    called_ae: list[AETitle] = []
+    modality: list[str] = []
+    findings: list[Label] = []
+    hours: Hours | None = None
     timeout: Seconds = 10.0
-    folder: Path = Path("var/paper")
+
+    def audience(self) -> Audience:
+        """What of this decides which studies it hears of."""
+        return Audience(
+            name=self.name,
+            when=self.when,
+            keeps_tasks=self._keeps_tasks,
+            urgency=self.urgency,
+            called_ae=frozenset(self.called_ae),
+            modality=frozenset(self.modality),
+            findings=frozenset(map(str, self.findings)),
+            hours=self.hours,
+        )
+
+    _keeps_tasks: ClassVar[bool] = False
+
+
+class DicomDestination(_Destination):
+    """A DICOM peer."""
+
+    ae_title: AETitle
+    host: str = "127.0.0.1"
+    port: Port
+    calling_ae_title: AETitle | None = None  # default: [dicom] ae_title
+
+
+class SrDestination(DicomDestination):
+    """Structured Report by C-STORE."""
+
+    kind: Literal["dicom-sr"]
+    commitment: bool = False  # ask for Storage Commitment; the flag is proven when it is granted
+
+
+class ScDestination(DicomDestination):
+    """A summary page as Secondary Capture by C-STORE."""
+
+    kind: Literal["dicom-sc"]
+    commitment: bool = False
+    maps: bool = False  # research mode: with the activation map over the film
+
+
+class UpsDestination(DicomDestination):
+    """A reading task at the hospital's Unified Procedure Step manager."""
+
+    kind: Literal["dicom-ups"]
+    _keeps_tasks = True
+
+
+class Hl7Destination(_Destination):
+    """HL7 v2 over MLLP; a certificate of our own where the receiver wants to know who calls."""
+
+    host: str = "127.0.0.1"
+    port: Port
+    tls: bool = False
+    ca_file: Path | None = None  # default: the system's
+    certificate: Path | None = None
+    key: Path | None = None
+    sending_application: str = "HILUM"  # MSH-3
+    sending_facility: str = ""  # MSH-4
+    receiving_application: str = ""  # MSH-5
+    receiving_facility: str = ""  # MSH-6
+    character_set: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = "UNICODE UTF-8"  # MSH-18
+    processing_id: Literal["P", "T", "D"] = "P"  # MSH-11
+    priority_in: Literal["OBR-27", "TQ1-9", "both"] = "both"
+
+
+class OruDestination(Hl7Destination):
+    """ORU^R01: the result."""
+
+    kind: Literal["hl7-oru"]
+
+
+class OrderDestination(Hl7Destination):
+    """The order's priority, changed."""
+
+    kind: Literal["hl7-order"]
+    message: Literal["OMI^O23", "ORM^O01"] = "OMI^O23"
+    _keeps_tasks = True
+
+
+class FhirDestination(_Destination):
+    """FHIR R4: DiagnosticReport, Observations and a Task in one transaction."""
+
+    kind: Literal["fhir"]
+    url: Url  # of the server's base
+    token: Secret | None = None  # bearer; or by OAuth 2 client credentials:
+    token_url: Url | None = None
+    client_id: str = ""
+    client_secret: Secret | None = None
+    scope: str = ""
+    ca_file: Path | None = None
+    _keeps_tasks = True
 
     @model_validator(mode="after")
-    def _complete(self) -> Destination:
-        if self.kind == "dicom-sr" and (self.ae_title is None or self.port is None):
-            raise ValueError("kind dicom-sr needs ae_title and port")
+    def _one_way_in(self) -> FhirDestination:
+        if self.token is not None and self.token_url is not None:
+            raise ValueError("token or token_url, not both")
+        if self.token_url is not None and not (self.client_id and self.client_secret):
+            raise ValueError("token_url needs client_id and client_secret")
         return self
+
+
+class WebhookDestination(_Destination):
+    """CloudEvents by HTTP POST, signed."""
+
+    kind: Literal["webhook"]
+    url: Url
+    secret: Secret | None = None  # of the HMAC; without it nothing is signed
+    identify: bool = False  # whether the patient is named
+    ca_file: Path | None = None
+
+
+class PaperDestination(_Destination):
+    """What would be sent, written down."""
+
+    kind: Literal["paper"]
+    folder: Path = Path("var/paper")
+
+
+Destination: TypeAlias = (
+    SrDestination
+    | ScDestination
+    | UpsDestination
+    | OruDestination
+    | OrderDestination
+    | FhirDestination
+    | WebhookDestination
+    | PaperDestination
+)
 
 
 class Settings(BaseSettings):
@@ -186,7 +356,7 @@ class Settings(BaseSettings):
     gate: GateRules = GateRules()
     reading: Reading = Reading()
     policy: PolicySettings = PolicySettings()
-    destinations: list[Destination] = []
+    destinations: list[Annotated[Destination, Field(discriminator="kind")]] = []
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod

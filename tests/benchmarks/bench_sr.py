@@ -16,6 +16,7 @@ from pynetdicom import AE
 
 from tests.orthanc import Orthanc, free_ports
 from tests.unit.notify.flags import EFFUSION, PNEUMOTHORAX, film, flag
+from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.sr import build_sr
 from worker.simulate.pacs import Pacs
@@ -56,7 +57,7 @@ def _sent(ae_title: str, port: int, *, kept: bool = True) -> str:
     revisions = count(1)
 
     def channel() -> DicomSr:
-        return DicomSr(name="pacs", ae_title=ae_title, host="127.0.0.1", port=port, calling_ae_title="HILUM")
+        return DicomSr(name="pacs", peer=Peer(ae_title=ae_title, host="127.0.0.1", port=port, calling_ae_title="HILUM"))
 
     def once(channel: DicomSr) -> None:
         channel.send(flag(film(reasons=[PNEUMOTHORAX, EFFUSION]), revision=next(revisions)))

@@ -18,6 +18,7 @@ from schemas.errors import PermanentFailure
 from schemas.flag import Flag, Receipt
 from tests.orthanc import Orthanc, orthanc, orthanc_of_module  # noqa: F401  fixtures
 from tests.unit.notify.flags import PATIENT, PNEUMOTHORAX, STUDY, VALID, film, flag
+from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.sr import SERIES_DESCRIPTION, SERIES_NUMBER, build_sr
 from worker.notify.wording import CAUTION
@@ -96,7 +97,12 @@ def content_of(report: Dataset) -> dict[str, object]:
 def to(server: Orthanc, ae_title: str | None = None) -> closing[DicomSr]:
     """A channel for as long as a `with` lasts; one that is kept would hold up the end of Orthanc for its idle time."""
     title = ae_title or server.ae_title
-    return closing(DicomSr(name="pacs", ae_title=title, host=server.host, port=server.port, calling_ae_title="HILUM"))
+    return closing(
+        DicomSr(
+            name="pacs",
+            peer=Peer(ae_title=title, host=server.host, port=server.port, calling_ae_title="HILUM"),
+        )
+    )
 
 
 def sent(server: Orthanc, example: Flag) -> Receipt:

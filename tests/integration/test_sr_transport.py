@@ -18,6 +18,7 @@ from pynetdicom.sop_class import Verification
 
 from schemas.errors import PermanentFailure, TransientFailure
 from tests.unit.notify.flags import STUDY, flag
+from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.sr import build_sr
 from worker.simulate.pacs import Pacs
@@ -37,10 +38,7 @@ def to(port: int, *, timeout: float = 10.0, idle: float = 5.0) -> closing[DicomS
     return closing(
         DicomSr(
             name="pacs",
-            ae_title="PACS",
-            host="127.0.0.1",
-            port=port,
-            calling_ae_title="HILUM",
+            peer=Peer(ae_title="PACS", host="127.0.0.1", port=port, calling_ae_title="HILUM"),
             timeout=timeout,
             idle=idle,
         )
@@ -315,7 +313,9 @@ def test_nobody_listens() -> None:
 
 
 def test_a_host_that_has_no_address() -> None:
-    channel = DicomSr(name="x", ae_title="PACS", host="no.such.host.invalid", port=104, calling_ae_title="HILUM")
+    channel = DicomSr(
+        name="x", peer=Peer(ae_title="PACS", host="no.such.host.invalid", port=104, calling_ae_title="HILUM")
+    )
     with closing(channel), pytest.raises(TransientFailure, match="host name is not known"):
         channel.send(flag())
 

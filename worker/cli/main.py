@@ -10,7 +10,7 @@ import typer
 
 from schemas.errors import ConfigurationError
 from worker import __version__
-from worker.cli import check, demo, models, predict, queue, runs, send, serve, worklist
+from worker.cli import check, demo, models, predict, queue, runs, send, serve, withdraw, worklist
 from worker.cli.options import clear_errors, console
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command()(check.check)
 app.command()(check.migrate)
 app.command()(queue.requeue)
 app.command()(queue.replay)
+app.command()(withdraw.withdraw)
 
 
 app.add_typer(models.app, name="models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ from schemas.decision import Policy
 from schemas.errors import LeaseLost, NotAnalysable, RecordError
 from schemas.gate import GateRules
 from schemas.not_analysed import NotAnalysed
-from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
+from schemas.outcome import FilmOutcome, ModelRef, NotRead, Read, Route
 from worker.corridor.bell import Bell
 from worker.corridor.insist import insist
 from worker.decide.policy import decide
@@ -51,7 +51,7 @@ class Reading:
         operating_points: Mapping[str, float],
         model: ModelRef,
         input_size: int,
-        audiences: Sequence[Audience],
+        route: Route,
         work: Bell,
         news: Bell,
         owner: str,
@@ -61,7 +61,7 @@ class Reading:
     ) -> None:
         self._jobs, self._spool, self._engine = jobs, spool, engine
         self._gate, self._policy, self._operating_points = gate, policy, operating_points
-        self._model, self._input_size, self._audiences = model, input_size, audiences
+        self._model, self._input_size, self._route = model, input_size, route
         self._work, self._news = work, news
         self._owner, self._rules, self._clock = owner, rules, clock
         self._in_hand: set[int] = set()
@@ -129,7 +129,7 @@ class Reading:
                 return
             outcome = NotRead(code=NotAnalysed.MODEL_FAILED, detail=type(error).__name__)
         concluded = insist(
-            lambda: self._jobs.conclude(job, self._owner, outcome, settle, self._audiences, self._model, self._clock()),
+            lambda: self._jobs.conclude(job, self._owner, outcome, settle, self._route, self._model, self._clock()),
             seconds=self._rules.lease.total_seconds(),
             again_every=self._rules.again_every,
             stopping=self._stopping,

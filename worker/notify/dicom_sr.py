@@ -17,15 +17,11 @@ class DicomSr:
         self,
         *,
         name: str,
-        ae_title: str,
-        host: str,
-        port: int,
-        calling_ae_title: str,
+        peer: Peer,
         timeout: float = 10.0,
         idle: float = IDLE_SECONDS,
     ) -> None:
         self.name = name
-        peer = Peer(ae_title=ae_title, host=host, port=port, calling_ae_title=calling_ae_title)
         self._store = DicomStore(peer, ComprehensiveSRStorage, timeout=timeout, idle=idle)
         print_forms()  # now, so that the first flag does not wait for it
 

@@ -5,19 +5,27 @@ No sentence is an all-clear: what is not raised has not been called healthy (see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from schemas.decision import Reason, Urgency
-from schemas.flag import FilmResult, Flag
+from schemas.flag import FilmResult, Flag, Withdrawal
 from schemas.not_analysed import WORDS, NotAnalysed
 
 CAUTION: Final = "For triage only, not for diagnosis. The absence of a flag is not an all-clear."
+WITHDRAWN: Final[Mapping[Withdrawal, str]] = {
+    Withdrawal.PERSON: "on a person's decision",
+    Withdrawal.PATIENT: "the films were not this patient's",
+    Withdrawal.MODEL: "the model that raised it was recalled",
+    Withdrawal.REPORTED: "the study has been reported",
+}
 NOTHING_RAISED: Final = "No finding of the site's policy reached its threshold."
 
 
 def headline(flag: Flag) -> str:
     """What hilum did with the study, in one sentence: "hilum raised this study: STAT."."""
+    if flag.withdrawn is not None:
+        return f"hilum withdrew its flag, {WITHDRAWN[flag.withdrawn]}: the study is back in its standing order."
     if flag.urgency > Urgency.ROUTINE:
         return f"hilum raised this study: {flag.urgency.name}."
     if any(film.not_analysed is None for film in flag.films):
@@ -48,7 +56,7 @@ def made_by(flag: Flag) -> str:
 def sentences(flag: Flag) -> tuple[str, ...]:
     """The whole message, sentence by sentence, the caution last."""
     read = sum(film.not_analysed is None for film in flag.films)
-    why = because(flag.reasons) or (NOTHING_RAISED if read else "")
+    why = because(flag.reasons) or (NOTHING_RAISED if read and flag.withdrawn is None else "")
     spoken = (headline(flag), why, *not_analysed(flag.films), made_by(flag), CAUTION)
     return tuple(sentence for sentence in spoken if sentence)
 

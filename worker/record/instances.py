@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, case, insert, select, update
 
 from schemas.decision import Urgency
+from schemas.flag import Withdrawal
 from schemas.identity import InstanceRef, Sender, StudyContext
 from schemas.lifecycle import JobState, StudyState
 from schemas.tables import Job, Study
@@ -38,6 +39,8 @@ _ARRIVED: Final = (
         state=word(StudyState.RECEIVING),
         last_received_at=bindparam("b_received_at"),
         closed=False,
+        # A film that came after the report is news, and may raise the study again.
+        withdrawn=case((Study.withdrawn == word(Withdrawal.REPORTED), None), else_=Study.withdrawn),
         changes=Study.changes + 1,
     )
 )

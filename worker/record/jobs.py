@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -11,16 +11,17 @@ from sqlalchemy import Connection, bindparam, exists, insert, select, update
 
 from schemas.decision import StudyVerdict, Urgency
 from schemas.errors import LeaseLost
-from schemas.flag import FilmResult
+from schemas.flag import FilmResult, Withdrawal
 from schemas.identity import InstanceRef, StudyContext
-from schemas.lifecycle import JobState, OutboxState, StudyState
+from schemas.lifecycle import JobState, StudyState
 from schemas.not_analysed import NotAnalysed
-from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
+from schemas.outcome import FilmOutcome, ModelRef, NotRead, Read, Route
 from schemas.tables import Job as JobRow
-from schemas.tables import OutboxRow, PredictionRow, Revision, Study
+from schemas.tables import PredictionRow, Study
 from worker.record.database import Database
+from worker.record.revisions import STUDY, films_of, instance_of, revise
 from worker.record.rows import by_study, lapsed, one_of, settle_studies, word
-from worker.record.shapes import clean, digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
+from worker.record.shapes import clean, reason_to_json, reasons_from_json
 
 Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
 
@@ -77,11 +78,7 @@ _RELEASE: Final = (
 )
 _OWNERS: Final = select(JobRow.lease_owner).where(JobRow.state == word(JobState.READING)).distinct()
 
-_STUDY: Final = (
-    select(Study.id, Study.context, Study.urgency, Study.reasons, Study.revision, Study.digest)
-    .where(Study.study_uid == bindparam("study_uid"))
-    .with_for_update()
-)
+_STUDY: Final = STUDY.where(Study.study_uid == bindparam("study_uid"))
 _READ: Final = (
     update(JobRow)
     .where(*_MINE)
@@ -107,53 +104,9 @@ _NOT_READ: Final = (
     )
 )
 _PREDICTION: Final = insert(PredictionRow)
-_FILMS: Final = (
-    select(
-        JobRow.sop_uid,
-        JobRow.series_uid,
-        JobRow.sop_class,
-        JobRow.transfer_syntax,
-        JobRow.not_analysed,
-        PredictionRow.binary,
-        PredictionRow.findings,
-        PredictionRow.reasons,
-        PredictionRow.remarks,
-    )
-    .join(
-        PredictionRow,
-        (PredictionRow.job_id == JobRow.id) & (PredictionRow.reading == JobRow.reading),
-        isouter=True,
-    )
-    .where(JobRow.study_id == bindparam("study_id"), (JobRow.reading > 0) | JobRow.not_analysed.is_not(None))
-    .order_by(JobRow.id)
-)
 _STILL_OPEN: Final = select(exists().where(JobRow.study_id == bindparam("study_id"), JobRow.concluded_at.is_(None)))
 _CONCLUDED: Final = (
     update(Study).where(Study.id == bindparam("study_id")).values(state=bindparam("to"), changes=Study.changes + 1)
-)
-_REVISED: Final = (
-    update(Study)
-    .where(Study.id == bindparam("study_id"))
-    .values(
-        state=bindparam("to"),
-        urgency=bindparam("new_urgency"),
-        reasons=bindparam("new_reasons"),
-        revision=bindparam("new_revision"),
-        digest=bindparam("new_digest"),
-        decided_at=bindparam("new_decided_at"),
-        changes=Study.changes + 1,
-    )
-)
-_REVISION: Final = insert(Revision).returning(Revision.id)
-_OUTBOX: Final = insert(OutboxRow)
-_TOLD: Final = select(OutboxRow.id, OutboxRow.destination, OutboxRow.state, OutboxRow.attempts).where(
-    OutboxRow.study_id == bindparam("study_id")
-)
-# Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
-_SUPERSEDE: Final = (
-    update(OutboxRow)
-    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)), OutboxRow.attempts == 0)
-    .values(state=word(OutboxState.SUPERSEDED))
 )
 
 
@@ -268,7 +221,7 @@ class Jobs:
         worker: str,
         outcome: FilmOutcome,
         settle: Settle,
-        destinations: Sequence[Audience],
+        route: Route,
         model: ModelRef,
         now: datetime,
     ) -> Concluded:
@@ -277,7 +230,7 @@ class Jobs:
         `settle` is given every film of the study that has a result: the version that counts of each, and readings
         of earlier versions, because what one of them showed is not unsaid by its successor. The study's urgency
         only rises; where `settle` says less than before, the reasons that raised it stand. A revision is written
-        when a film of the study was read and there is something new to tell.
+        when a film of the study was read and there is something new to tell; `route` says who hears of it.
 
         Raises
         ------
@@ -289,45 +242,25 @@ class Jobs:
             study = connection.execute(_STUDY, {"study_uid": job.instance.study_uid}).one()
             _record(connection, job, worker, outcome, now)
             still_open = connection.execute(_STILL_OPEN, {"study_id": study.id}).scalar_one()
-            settled = {"study_id": study.id, "to": (StudyState.RECEIVING if still_open else StudyState.READ).value}
-            if isinstance(outcome, Read) or study.revision:
-                films, earlier = _films(connection, study.id, job.instance.study_uid)
+            state = StudyState.RECEIVING if still_open else StudyState.READ
+            connection.execute(_CONCLUDED, {"study_id": study.id, "to": state.value})
+            urgency, revision = Urgency(study.urgency), None
+            if study.withdrawn != Withdrawal.REPORTED and (isinstance(outcome, Read) or study.revision):
+                films, earlier, called_ae = films_of(connection, study)
                 verdict = settle((*films, *earlier))
-                urgency = max(Urgency(study.urgency), verdict.urgency)
-                reasons = verdict.reasons if verdict.urgency == urgency else reasons_from_json(study.reasons)
-                content = digest(model, urgency, reasons, films)
-                if content != study.digest:
-                    number = study.revision + 1
-                    values = {
-                        "urgency": int(urgency),
-                        "digest": content,
-                        "decided_at": now,
-                        "revision": number,
-                    }
-                    snapshot = {
-                        "reasons": [reason_to_json(r) for r in reasons],
-                        "films": [film_to_json(f) for f in films],
-                        "context": study.context,
-                    }
-                    revision_id = connection.execute(
-                        _REVISION,
-                        {
-                            **values,
-                            "study_id": study.id,
-                            "snapshot": snapshot,
-                            "model_id": model.id,
-                            "model_name": model.name,
-                            "model_version": model.version,
-                        },
-                    ).scalar_one()
-                    _tell(connection, destinations, {**values, "study_id": study.id, "revision_id": revision_id})
-                    connection.execute(
-                        _REVISED,
-                        {**settled, **{f"new_{k}": v for k, v in values.items()}, "new_reasons": snapshot["reasons"]},
-                    )
-                    return Concluded(urgency=urgency, revision=number)
-            connection.execute(_CONCLUDED, settled)
-            return Concluded(urgency=Urgency(study.urgency), revision=None)
+                urgency = max(urgency, verdict.urgency)
+                revision = revise(
+                    connection,
+                    study,
+                    urgency=urgency,
+                    reasons=verdict.reasons if verdict.urgency == urgency else reasons_from_json(study.reasons),
+                    films=films,
+                    called_ae=called_ae,
+                    model=model,
+                    route=route,
+                    now=now,
+                )
+            return Concluded(urgency=urgency, revision=revision)
 
         return self._database.write(work)
 
@@ -335,7 +268,7 @@ class Jobs:
 def _job(row: Any) -> Job:
     return Job(
         id=row.id,
-        instance=_instance(row, row.study_uid),
+        instance=instance_of(row, row.study_uid),
         path=row.path,
         version=row.version,
         attempt=row.attempts + 1,
@@ -343,16 +276,6 @@ def _job(row: Any) -> Job:
         received_at=row.received_at,
         called_ae=row.called_ae,
         context=StudyContext(**row.context),
-    )
-
-
-def _instance(row: Any, study_uid: str) -> InstanceRef:
-    return InstanceRef(
-        study_uid=study_uid,
-        series_uid=row.series_uid,
-        sop_uid=row.sop_uid,
-        sop_class=row.sop_class,
-        transfer_syntax=row.transfer_syntax,
     )
 
 
@@ -390,51 +313,3 @@ def _record(connection: Connection, job: Job, worker: str, outcome: FilmOutcome,
             "concluded_at": now,
         },
     )
-
-
-def _films(connection: Connection, study_id: int, study_uid: str) -> tuple[list[FilmResult], list[FilmResult]]:
-    """Each instance by its latest version that has a result, and the readings of its earlier versions."""
-    latest: dict[str, FilmResult] = {}
-    earlier: list[FilmResult] = []
-    for row in connection.execute(_FILMS, {"study_id": study_id}):
-        if row.not_analysed is not None:
-            film = FilmResult(instance=_instance(row, study_uid), not_analysed=NotAnalysed(row.not_analysed))
-        else:
-            film = FilmResult(
-                instance=_instance(row, study_uid),
-                binary=row.binary,
-                findings=findings_from_json(row.findings),
-                reasons=reasons_from_json(row.reasons),
-                remarks=tuple(row.remarks),
-            )
-        before = latest.get(row.sop_uid)
-        if before is not None and before.not_analysed is None:
-            earlier.append(before)
-        latest[row.sop_uid] = film
-    return list(latest.values()), earlier
-
-
-def _tell(connection: Connection, destinations: Sequence[Audience], revision: dict[str, Any]) -> None:
-    """One outbox row for each destination that is to hear of this revision."""
-    told = connection.execute(_TOLD, {"study_id": revision["study_id"]}).all() if revision["revision"] > 1 else []
-    heard = {row.destination for row in told if row.state not in {OutboxState.REFUSED, OutboxState.SUPERSEDED}}
-    raised = revision["urgency"] > Urgency.ROUTINE
-    names = [a.name for a in destinations if a.when == "analysed" or raised or a.name in heard]
-    if not names:
-        return
-    stale = [
-        row.id for row in told if row.state == OutboxState.PENDING and not row.attempts and row.destination in names
-    ]
-    if stale:
-        connection.execute(_SUPERSEDE, {"ids": stale})
-    decided_at = revision["decided_at"]
-    row = {
-        "revision_id": revision["revision_id"],
-        "study_id": revision["study_id"],
-        "revision": revision["revision"],
-        "urgency": revision["urgency"],
-        "state": OutboxState.PENDING.value,
-        "next_attempt_at": decided_at,
-        "created_at": decided_at,
-    }
-    connection.execute(_OUTBOX, [{**row, "destination": name} for name in names])

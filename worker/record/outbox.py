@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 
 from schemas.decision import Urgency
 from schemas.errors import LeaseLost
-from schemas.flag import Flag, Receipt
+from schemas.flag import Flag, Receipt, Withdrawal
 from schemas.identity import StudyContext
 from schemas.lifecycle import OutboxState
 from schemas.tables import OutboxRow, Revision, Study
@@ -64,6 +64,7 @@ _CLAIMABLE: Final = (
         Revision.model_name,
         Revision.model_version,
         Revision.decided_at,
+        Revision.withdrawn,
         _PREDECESSOR,
         _PREDECESSOR_MODEL,
     )
@@ -95,6 +96,7 @@ _SENT: Final = _MOVE.values(
     object_id=bindparam("object"),
     proof=bindparam("word"),
     sent_at=bindparam("now"),
+    proven_at=bindparam("proven"),
     last_error=None,
 )
 _RETRY: Final = _MOVE.values(
@@ -142,7 +144,8 @@ class Outbox:
 
     def sent(self, delivery: int, worker: str, receipt: Receipt, now: datetime) -> None:
         """The destination has it. Raises `LeaseLost`; then somebody else sends the same object again, which is safe."""
-        values = {"object": clean(receipt.object_id), "word": clean(receipt.proof), "now": now}
+        proven = now if receipt.proven else None
+        values = {"object": clean(receipt.object_id), "word": clean(receipt.proof), "now": now, "proven": proven}
         self._move(_SENT, delivery, worker, values)
 
     def retry(self, delivery: int, worker: str, error: str, not_before: datetime) -> None:
@@ -152,6 +155,25 @@ class Outbox:
     def refuse(self, delivery: int, worker: str, error: str, now: datetime) -> None:
         """A lasting fault: set aside until `replay`. Raises `LeaseLost`."""
         self._move(_REFUSE, delivery, worker, {"error": clean(error)})
+
+    def committed(self, object_id: str, *, kept: bool, words: str, now: datetime) -> int:
+        """What a PACS answers to a request for Storage Commitment of an object that it was sent; returns how many rows.
+
+        What it does not keep is set aside like a refusal, to be replayed when the PACS has been mended.
+        """
+        here = (OutboxRow.object_id == object_id, OutboxRow.state == word(OutboxState.SENT))
+        values = (
+            {"proof": OutboxRow.proof + "; " + clean(words), "proven_at": now}
+            if kept
+            else {"state": OutboxState.REFUSED.value, "last_error": clean(words), "proven_at": None}
+        )
+
+        def work(connection: Connection, studies: list[int]) -> int:
+            touch_studies(connection, studies)
+            rows = (*here, OutboxRow.study_id.in_(studies), OutboxRow.proven_at.is_(None))
+            return connection.execute(update(OutboxRow).where(*rows).values(**values)).rowcount
+
+        return by_study(self._database, select(OutboxRow.study_id).where(*here), work)
 
     def _move(self, statement: Any, delivery: int, worker: str, values: dict[str, Any]) -> None:
         def work(connection: Connection) -> None:
@@ -184,6 +206,7 @@ class Outbox:
         """Send again what was sent or refused; returns how many flags.
 
         Of each study and destination only the latest revision: it says all, and an older one must not come after it.
+        Of a withdrawn flag nothing but the withdrawal.
         """
         which = [
             one_of(OutboxRow.state, sorted(set(states) & {OutboxState.REFUSED, OutboxState.SENT})),
@@ -191,6 +214,9 @@ class Outbox:
                 _other.study_id == OutboxRow.study_id,
                 _other.destination == OutboxRow.destination,
                 _other.revision > OutboxRow.revision,
+            ),
+            ~exists().where(
+                Study.id == OutboxRow.study_id, Study.withdrawn.is_not(None), Study.revision > OutboxRow.revision
             ),
         ]
         if destination is not None:
@@ -238,5 +264,6 @@ def _delivery(row: Row[Any]) -> Delivery:
         decided_at=row.decided_at,
         predecessor=row.predecessor,
         predecessor_model_id=row.predecessor_model_id or "",
+        withdrawn=None if row.withdrawn is None else Withdrawal(row.withdrawn),
     )
     return Delivery(id=row.id, flag=flag, attempt=row.attempts + 1)

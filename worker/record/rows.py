@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, case, exists, literal_column, select, update
 
+from schemas.flag import Withdrawal
 from schemas.lifecycle import StudyState
 from schemas.tables import Job, Study
 from worker.record.database import Database
@@ -32,6 +33,9 @@ def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool
     """Whether the lease is over: by its time, or because its holder is known to be dead."""
     return (table.lease_until < now) | table.lease_owner.in_(list(dead))  # type: ignore[no-any-return]
 
+
+# What a reading list shows: the study's films are here, and nobody has reported it.
+ON_LIST: Final = (Study.closed.is_(False), Study.withdrawn.is_distinct_from(word(Withdrawal.REPORTED)))
 
 CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving hardly waits for it
 

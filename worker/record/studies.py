@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, select, update
 
+from schemas.decision import Urgency
+from schemas.flag import Withdrawal
 from schemas.lifecycle import StudyState
-from schemas.tables import Job, Study
+from schemas.outcome import ModelRef, Route
+from schemas.tables import Job, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import lock_studies, word
+from worker.record.revisions import STUDY, films_of, revise
+from worker.record.rows import by_study, lock_studies, word
 
 _FINALISE: Final = (
     update(Study)
@@ -31,6 +36,18 @@ _OLD: Final = (
     )
     .order_by(Study.last_received_at)
     .limit(bindparam("limit"))
+)
+_TO_WITHDRAW: Final = STUDY.where(
+    Study.id.in_(bindparam("ids", expanding=True)), Study.revision > 0, Study.withdrawn.is_(None)
+).order_by(Study.id)
+_SILENCE: Final = update(Study).where(Study.id == bindparam("study_id")).values(withdrawn_at=bindparam("b_now"))
+_MODEL: Final = select(Revision.model_id, Revision.model_name, Revision.model_version).where(
+    Revision.study_id == bindparam("study_id"), Revision.revision == bindparam("revision")
+)
+_REPORTED: Final = (
+    update(Study)
+    .where(Study.id.in_(bindparam("ids", expanding=True)))
+    .values(withdrawn=word(Withdrawal.REPORTED), changes=Study.changes + 1)
 )
 _FILES: Final = (
     select(Job.id, Job.path)
@@ -57,6 +74,17 @@ _CLOSE: Final = (
 )
 
 
+def one(study_uid: str) -> Select[int]:
+    """The study of this UID."""
+    return select(Study.id).where(Study.study_uid == study_uid)
+
+
+def raised_by(model_id: str) -> Select[int]:
+    """Open studies whose latest revision is this model's and raises them."""
+    latest = (Revision.study_id == Study.id, Revision.revision == Study.revision, Revision.model_id == model_id)
+    return select(Study.id).join(Revision, and_(*latest)).where(Study.closed.is_(False), Study.urgency > 0)
+
+
 class Studies:
     """Studies as a whole."""
 
@@ -67,6 +95,39 @@ class Studies:
         """Every film settled and none arrived for `quiet`: the study is final until a late film; returns how many."""
         values = {"quiet_since": now - quiet}
         return self._database.write(lambda connection: connection.execute(_FINALISE, values).rowcount)
+
+    def withdraw(self, which: Select[int], why: Withdrawal, route: Route, now: datetime) -> int:
+        """Take back the flags of studies (see `one`, `raised_by`); returns how many.
+
+        Each gets a revision of its own, ROUTINE and without reasons, which `route` sends to whoever was told before.
+        What its films said until now raises it no more; a later film, or one that is read again, may. One that has
+        been reported leaves the worklist and is not flagged any more, until a film arrives that was not reported.
+        """
+
+        def work(connection: Connection, ids: list[int]) -> int:
+            count = 0
+            for study in connection.execute(_TO_WITHDRAW, {"ids": ids}).all():
+                connection.execute(_SILENCE, {"study_id": study.id, "b_now": now})
+                films, _, called_ae = films_of(connection, study)
+                model = connection.execute(_MODEL, {"study_id": study.id, "revision": study.revision}).one()
+                revise(
+                    connection,
+                    study,
+                    urgency=Urgency.ROUTINE,
+                    reasons=(),
+                    films=[replace(film, reasons=()) for film in films],
+                    called_ae=called_ae,
+                    model=ModelRef(id=model.model_id, name=model.model_name, version=model.model_version),
+                    route=route,
+                    now=now,
+                    withdrawn=why,
+                )
+                count += 1
+            if why is Withdrawal.REPORTED:
+                connection.execute(_REPORTED, {"ids": ids})
+            return count
+
+        return by_study(self._database, which, work)
 
     def purgeable(self, older_than: datetime, limit: int) -> list[tuple[int, str]]:
         """Job and path of up to `limit` files of final studies whose last film arrived before `older_than`."""

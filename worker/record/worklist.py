@@ -11,15 +11,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, func, select
 
 from schemas.decision import Urgency
+from schemas.flag import Withdrawal
 from schemas.lifecycle import JobState, OutboxState, StudyState
 from schemas.not_analysed import NotAnalysed
 from schemas.tables import Job, OutboxRow, PredictionRow, RejectionRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import one_of
+from worker.record.rows import ON_LIST, one_of
 
 _PAGE: Final = (
     select(Study)
-    .where(Study.closed.is_(False))
+    .where(*ON_LIST)
     .order_by(Study.urgency.desc(), Study.received_at, Study.id)
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
@@ -45,7 +46,7 @@ _DELIVERIES: Final = (
 )
 _TOKEN: Final = select(func.count(), func.sum(Study.changes), func.max(Study.id)).where(Study.closed.is_(False))
 _TURNED_AWAY: Final = select(func.sum(RejectionRow.count), func.max(RejectionRow.id))
-_BY_URGENCY: Final = select(Study.urgency, func.count()).where(Study.closed.is_(False)).group_by(Study.urgency)
+_BY_URGENCY: Final = select(Study.urgency, func.count()).where(*ON_LIST).group_by(Study.urgency)
 _BY_STATE: Final = (
     select(Job.state, func.count())
     .where(one_of(Job.state, [JobState.SPOOLED, JobState.READING, JobState.FAILED]))
@@ -78,6 +79,7 @@ class WorklistRow:
     last_received_at: datetime
     decided_at: datetime | None
     revision: int  # 0: nothing decided yet
+    withdrawn: Withdrawal | None  # the latest revision took the flag back
     patient_name: str  # PN as sent, components separated by ^
     patient_id: str
     accession_number: str
@@ -196,6 +198,7 @@ def _row(study: Any, films: list[Any], deliveries: tuple[DeliverySummary, ...]) 
         last_received_at=study.last_received_at,
         decided_at=study.decided_at,
         revision=study.revision,
+        withdrawn=None if study.withdrawn is None else Withdrawal(study.withdrawn),
         patient_name=context["patient_name"],
         patient_id=context["patient_id"],
         accession_number=context["accession_number"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from schemas.decision import Consistency, Decision, Reason, StudyVerdict, Urgency
 from schemas.findings import LABELS, Label
@@ -13,6 +14,7 @@ from schemas.identity import InstanceRef, Sender, StudyContext
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import Audience, ModelRef, NotRead, Read
 from schemas.prediction import Prediction
+from worker.decide.routing import recipients
 from worker.ports import SpooledFile
 from worker.record.database import Database
 from worker.record.instances import Instances, Received
@@ -147,7 +149,7 @@ class Record:
         at: datetime = NOW,
         settle: Callable[[tuple[FilmResult, ...]], StudyVerdict] = settle,
     ) -> Concluded:
-        return self.jobs.conclude(job, worker, outcome, settle, audiences, model, at)
+        return self.jobs.conclude(job, worker, outcome, settle, partial(recipients, audiences), model, at)
 
     def film(
         self,

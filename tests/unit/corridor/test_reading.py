@@ -120,7 +120,7 @@ def read_all(jobs: ListJobs, answer: Callable[[], float] = lambda: 0.9) -> int:
         operating_points=CARD,
         model=ModelRef(id="m", name="m", version="1"),
         input_size=224,
-        audiences=[],
+        route=lambda news, told: [],
         work=Bell(),
         news=news,
         owner="me",

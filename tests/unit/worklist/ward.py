@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from schemas.not_analysed import NotAnalysed
 from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
 from schemas.prediction import Prediction
 from schemas.rejection import Rejection
+from worker.decide.routing import recipients
 from worker.decide.study import settle
 from worker.ports import SpooledFile
 from worker.record.database import Database
@@ -95,7 +97,8 @@ class Ward:
         """The film that waits longest is read."""
         (job,) = self.jobs.claim("reader", 1, timedelta(minutes=1), self.now)
         told = [Audience(name=name, when="analysed") for name in audiences or ("pacs",)]
-        self.jobs.conclude(job, "reader", outcome, settle, told, MODEL, job.received_at + timedelta(milliseconds=83))
+        route, at = partial(recipients, told), job.received_at + timedelta(milliseconds=83)
+        self.jobs.conclude(job, "reader", outcome, settle, route, MODEL, at)
 
     def deliver(self, destination: str = "pacs") -> None:
         """Everything that is due is delivered."""

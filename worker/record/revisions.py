@@ -1,0 +1,181 @@
+"""What is told of a study: its revisions, and who hears of each. Callers hold the lock on the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from schemas.decision import Reason, Urgency
+from schemas.flag import FilmResult, Withdrawal
+from schemas.identity import InstanceRef
+from schemas.lifecycle import OutboxState
+from schemas.not_analysed import NotAnalysed
+from schemas.outcome import ModelRef, News, Route
+from schemas.tables import Job, OutboxRow, PredictionRow, Revision, Study
+from worker.record.rows import word
+from worker.record.shapes import digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
+
+STUDY: Final = select(
+    Study.id,
+    Study.study_uid,
+    Study.context,
+    Study.urgency,
+    Study.reasons,
+    Study.revision,
+    Study.digest,
+    Study.withdrawn,
+    Study.withdrawn_at,
+).with_for_update()
+_FILMS: Final = (
+    select(
+        Job.sop_uid,
+        Job.series_uid,
+        Job.sop_class,
+        Job.transfer_syntax,
+        Job.not_analysed,
+        Job.called_ae,
+        PredictionRow.binary,
+        PredictionRow.findings,
+        PredictionRow.reasons,
+        PredictionRow.remarks,
+        PredictionRow.concluded_at,
+    )
+    .join(PredictionRow, (PredictionRow.job_id == Job.id) & (PredictionRow.reading == Job.reading), isouter=True)
+    .where(Job.study_id == bindparam("study_id"), (Job.reading > 0) | Job.not_analysed.is_not(None))
+    .order_by(Job.id)
+)
+_REVISED: Final = (
+    update(Study)
+    .where(Study.id == bindparam("study_id"))
+    .values(
+        urgency=bindparam("new_urgency"),
+        reasons=bindparam("new_reasons"),
+        revision=bindparam("new_revision"),
+        digest=bindparam("new_digest"),
+        decided_at=bindparam("new_decided_at"),
+        withdrawn=bindparam("new_withdrawn"),
+        changes=Study.changes + 1,
+    )
+)
+_REVISION: Final = insert(Revision).returning(Revision.id)
+_OUTBOX: Final = insert(OutboxRow)
+_TOLD: Final = select(OutboxRow.id, OutboxRow.destination, OutboxRow.state, OutboxRow.attempts).where(
+    OutboxRow.study_id == bindparam("study_id")
+)
+# Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
+_SUPERSEDE: Final = (
+    update(OutboxRow)
+    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)), OutboxRow.attempts == 0)
+    .values(state=word(OutboxState.SUPERSEDED))
+)
+
+
+def films_of(connection: Connection, study: Any) -> tuple[list[FilmResult], list[FilmResult], frozenset[str]]:
+    """Each instance by its latest version that has a result, the readings of its earlier versions, and the AE titles
+    that the films came in under. What was read before the flag was withdrawn gives no reason any more."""
+    latest: dict[str, FilmResult] = {}
+    earlier: list[FilmResult] = []
+    called = set()
+    for row in connection.execute(_FILMS, {"study_id": study.id}):
+        called.add(row.called_ae)
+        if row.not_analysed is not None:
+            film = FilmResult(instance=instance_of(row, study.study_uid), not_analysed=NotAnalysed(row.not_analysed))
+        else:
+            silenced = study.withdrawn_at is not None and row.concluded_at <= study.withdrawn_at
+            film = FilmResult(
+                instance=instance_of(row, study.study_uid),
+                binary=row.binary,
+                findings=findings_from_json(row.findings),
+                reasons=() if silenced else reasons_from_json(row.reasons),
+                remarks=tuple(row.remarks),
+            )
+        before = latest.get(row.sop_uid)
+        if before is not None and before.not_analysed is None:
+            earlier.append(before)
+        latest[row.sop_uid] = film
+    return list(latest.values()), earlier, frozenset(called)
+
+
+def instance_of(row: Any, study_uid: str) -> InstanceRef:
+    """The instance that a job's row is of."""
+    return InstanceRef(
+        study_uid=study_uid,
+        series_uid=row.series_uid,
+        sop_uid=row.sop_uid,
+        sop_class=row.sop_class,
+        transfer_syntax=row.transfer_syntax,
+    )
+
+
+def revise(
+    connection: Connection,
+    study: Any,
+    *,
+    urgency: Urgency,
+    reasons: Sequence[Reason],
+    films: Sequence[FilmResult],
+    called_ae: frozenset[str],
+    model: ModelRef,
+    route: Route,
+    now: datetime,
+    withdrawn: Withdrawal | None = None,
+) -> int | None:
+    """Write the study's next revision and queue it for whoever is to hear of it; None where there is nothing new."""
+    content = digest(model, urgency, reasons, films)
+    if content == study.digest and withdrawn is None:
+        return None
+    revision = {
+        "revision": study.revision + 1,
+        "urgency": int(urgency),
+        "digest": content,
+        "decided_at": now,
+        "withdrawn": withdrawn,
+    }
+    snapshot = {
+        "reasons": [reason_to_json(r) for r in reasons],
+        "films": [film_to_json(f) for f in films],
+        "context": study.context,
+        "called_ae": sorted(called_ae),
+    }
+    identified = {"model_id": model.id, "model_name": model.name, "model_version": model.version}
+    revision_id = connection.execute(
+        _REVISION, {**revision, **identified, "study_id": study.id, "snapshot": snapshot}
+    ).scalar_one()
+    news = News(
+        urgency=urgency,
+        findings=frozenset(reason.finding for reason in reasons),
+        called_ae=called_ae,
+        modality=study.context["modality"],
+        decided_at=now,
+        withdrawn=withdrawn,
+    )
+    _tell(connection, study, revision_id, revision["revision"], news, route)
+    values = {f"new_{k}": v for k, v in revision.items()} | {"new_reasons": snapshot["reasons"]}
+    connection.execute(_REVISED, {"study_id": study.id, **values})
+    return study.revision + 1
+
+
+def _tell(connection: Connection, study: Any, revision_id: int, revision: int, news: News, route: Route) -> None:
+    """One outbox row for each destination that is to hear of this revision."""
+    rows = connection.execute(_TOLD, {"study_id": study.id}).all() if revision > 1 else []
+    told = [row for row in rows if row.state not in {OutboxState.REFUSED, OutboxState.SUPERSEDED}]
+    untried = [row for row in told if row.state == OutboxState.PENDING and not row.attempts]
+    if news.withdrawn is not None:  # who has not even been tried has nothing to be taken back
+        told = [row for row in told if row not in untried]
+    names = route(news, {row.destination for row in told})
+    if stale := [row.id for row in untried if row.destination in names or news.withdrawn is not None]:
+        connection.execute(_SUPERSEDE, {"ids": stale})
+    if names:
+        row = {
+            "revision_id": revision_id,
+            "study_id": study.id,
+            "revision": revision,
+            "urgency": int(news.urgency),
+            "state": OutboxState.PENDING.value,
+            "next_attempt_at": news.decided_at,
+            "created_at": news.decided_at,
+        }
+        connection.execute(_OUTBOX, [{**row, "destination": name} for name in names])
