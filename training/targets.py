@@ -78,8 +78,8 @@ def for_export(weights: network.Weights, columns: Columns) -> network.Weights:
 
 def binary_start(multilabel: network.Weights, source: Columns, target: Columns) -> network.Weights:
     """The binary network to begin with: the multilabel one, its "No Finding" turned round."""
-    at = {label: k for k, labels in enumerate(source.members) for label in labels}
-    at |= {name: k for k, name in enumerate(source.names) if k >= source.main}
+    at = {name: k for k, name in enumerate(source.names) if k >= source.main}
+    at |= {str(label): k for k, labels in enumerate(source.members) for label in labels}
     start = dict(network.columns(multilabel, [at[Label.NO_FINDING], *(at[name] for name in target.names[1:])]))
     sign = np.ones(len(target.names), np.float32)
     sign[0] = -1.0

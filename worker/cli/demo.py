@@ -16,7 +16,7 @@ from schemas.errors import ConfigurationError
 from schemas.lifecycle import OutboxState, StudyState
 from worker.cli import worklist
 from worker.cli.options import Stop, clear_errors, console, plain
-from worker.settings import Settings, load
+from worker.settings import Settings, SrDestination, load
 
 if TYPE_CHECKING:
     from worker.assemble import Worker
@@ -111,7 +111,7 @@ def _run(folder: Path, config: Path, *, once: bool) -> None:
     configure("WARNING")
     stopping = Stop()
     (destination,) = settings.destinations
-    assert destination.port is not None  # noqa: S101  set below
+    assert isinstance(destination, SrDestination)  # noqa: S101  CONFIG says so
     pacs = Pacs(folder / "pacs", ae_title="PACS", host="127.0.0.1", port=destination.port)
     pacs.start()
     with console.status("loading the models"):

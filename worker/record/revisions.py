@@ -127,8 +127,9 @@ def revise(
     content = digest(model, urgency, reasons, films)
     if content == study.digest and withdrawn is None:
         return None
+    number = int(study.revision) + 1
     revision = {
-        "revision": study.revision + 1,
+        "revision": number,
         "urgency": int(urgency),
         "digest": content,
         "decided_at": now,
@@ -152,10 +153,10 @@ def revise(
         decided_at=now,
         withdrawn=withdrawn,
     )
-    _tell(connection, study, revision_id, revision["revision"], news, route)
+    _tell(connection, study, revision_id, number, news, route)
     values = {f"new_{k}": v for k, v in revision.items()} | {"new_reasons": snapshot["reasons"]}
     connection.execute(_REVISED, {"study_id": study.id, **values})
-    return study.revision + 1
+    return number
 
 
 def _tell(connection: Connection, study: Any, revision_id: int, revision: int, news: News, route: Route) -> None:
