@@ -88,6 +88,11 @@ def read_card(folder: Path) -> ModelCard:
         raw["limits"] = tuple(raw.get("limits", ()))
         raw["calibration"] = {k: Calibration(**v) for k, v in raw["calibration"].items()}
         card = ModelCard(**raw)
+        for name in ("files", "thresholds", "metrics", "training"):
+            if not isinstance(getattr(card, name), dict):
+                raise TypeError(f"{name} is no object")
+        if not all(isinstance(digest, str) for digest in card.files.values()):
+            raise TypeError("files: a digest is no text")
     except OSError as error:
         raise BundleInvalid(f"{path}: cannot be read ({error.strerror}); is this a model bundle?") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from training.description import Backbone, Loss, Over, Run, Stage
 from training.evaluate import compare as paired
-from training.fit import write_whole
 from training.flow import Flow
+from training.whole_file import write_whole
 
 CONSTRUCTIONS: Final = ("frozen", "full", "head-first")
 TASKS: Final = ("multilabel", "binary")
@@ -54,8 +54,8 @@ def compare(flow: Flow, over: Sequence[Over]) -> list[dict[str, Any]]:
             | _figure("accuracy_at_recall_50", recall["accuracy"])
             | {"majority": recall["majority"]["value"], "minutes": variant.minutes(), "weights": variant.size()}
         )
-        write_whole(flow.folder / "compare.json", json.dumps(rows, indent=1).encode())
-        write_whole(flow.folder / "compare.csv", _csv(rows).encode())
+        write_whole(flow.folder / "compare.json", json.dumps(rows, indent=1))
+        write_whole(flow.folder / "compare.csv", _csv(rows))
         keras.utils.clear_session()  # the next network would find this one's memory taken
     return rows
 

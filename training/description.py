@@ -27,6 +27,8 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Sensitivity = Annotated[float, Field(gt=0, lt=1)]
 
+_LEAST: Final = {"inception_resnet_v2": 75, "xception": 71}  # pixels that are left over by its reductions (Keras)
+
 Backbone = Literal["densenet121", "vgg16", "inception_resnet_v2", "mobilenet", "xception"]
 Task = Literal["multilabel", "binary"]
 
@@ -154,6 +156,10 @@ class Run(_Section):
             names = [stage.name for stage in getattr(self, task)]
             if len(names) != len(set(names)):
                 raise ValueError(f"{task}: two stages have the same name")
+        least = _LEAST.get(self.model.backbone, 32)
+        for size in (self.model.size, *(stage.size for stage in (*self.multilabel, *self.binary))):
+            if size < least:
+                raise ValueError(f"{self.model.backbone} sees nothing in films of {size} px; {least} is the least")
         if not self.multilabel and not self.binary:
             raise ValueError("no stages: add [[multilabel]] or [[binary]], or take a preset")
         return self

@@ -8,8 +8,6 @@ rounds is scikit-learn's.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -25,6 +23,7 @@ from schemas.card import Calibration
 from schemas.errors import HilumError
 from schemas.findings import FINDINGS, LABELS, Label
 from training.calibrate import ENOUGH, Reliability, calibration_error, probability, reliability
+from training.whole_file import replacing
 
 Floats: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[Floats], Floats]
@@ -123,18 +122,8 @@ class Readings:
 
     def save(self, path: Path) -> None:
         """Write all of it, or nothing (.npz)."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        staging = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, **{field: getattr(self, field) for field in _FIELDS})
-                file.flush()
-                os.fsync(file.fileno())
-            staging.chmod(0o644)
-            staging.replace(path)
-        finally:
-            staging.unlink(missing_ok=True)
+        with replacing(path) as file:
+            np.savez_compressed(file, **{field: getattr(self, field) for field in _FIELDS})
 
     @classmethod
     def load(cls, path: Path) -> Readings:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from schemas.card import CARD, GOLDEN, MODELS, ModelCard
 from schemas.findings import LABELS
 from training import network
-from training.fit import Unwritten
+from training.whole_file import Unwritten
 from worker.tensor.recipe import fingerprint
 
 

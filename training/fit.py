@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -31,6 +31,7 @@ from training.evaluate import macro_auroc, number
 from training.losses import loss_of
 from training.network import Weights
 from training.watch import Watch
+from training.whole_file import replacing, write_whole
 
 _EMA_EVERY: Final = 4  # steps; averaging seven million weights is not free
 _AHEAD: Final = 2  # batches that are being made while one is trained on
@@ -130,7 +131,7 @@ def fit(
                 state.best, state.best_epoch = auroc or 0.0, state.epoch
                 save_weights(folder / BEST, average)
             _save(checkpoint, model, optimizer, state, average)
-            write_whole(folder / HISTORY, json.dumps(state.history, indent=1).encode())
+            write_whole(folder / HISTORY, json.dumps(state.history, indent=1))
             watch.epoch(state.history)
     return read_weights(folder / BEST)
 
@@ -166,14 +167,8 @@ def predict(
 
 def save_weights(path: Path, weights: Weights) -> None:
     """All of it or nothing, on the disk. Raises `Unwritten`."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         np.savez(file, **weights)  # type: ignore[arg-type]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file: whoever reads it, even after a power cut, sees the old one or the new one. Raises `Unwritten`."""
-    with _replacing(path) as file:
-        file.write(content)
 
 
 def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -189,24 +184,6 @@ def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        raise Unwritten(
-            f"{path}: cannot be written ({error.strerror or error}); make room or mend the disk, then give the same "
-            "command again: nothing that was finished is lost"
-        ) from error
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-@contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
@@ -215,10 +192,6 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path}: damaged, or of another network ({type(error).__name__}); remove {path.parent} to train that part "
             "again, or name another folder (--run-folder)"
         ) from error
-
-
-class Unwritten(HilumError):
-    """The disk did not take a file; what stood there before stands there still."""
 
 
 class Damaged(HilumError):

@@ -28,7 +28,7 @@ from training import bundles, calibrate, description, network, speed
 from training.description import Run, Stage, Task
 from training.evaluate import COLUMNS, Readings, compare, measure
 from training.export import rounded, write_bundle
-from training.fit import HISTORY, Films, Network, fit, predict, read_weights, save_weights, write_whole
+from training.fit import HISTORY, Films, Network, fit, predict, read_weights, save_weights
 from training.golden import golden_films
 from training.nih_index import IndexReport, NihIndex, find_table, read_index, targets
 from training.pixel_cache import PixelCache, pixel_cache
@@ -39,6 +39,7 @@ from training.split import report as split_report
 from training.start import of_kept, start_of
 from training.targets import Columns, binary_start, columns_of, for_export, wanted
 from training.watch import Watch
+from training.whole_file import write_whole
 from worker.tensor.image_file import open_image
 from worker.tensor.recipe import fingerprint, to_tensor
 
@@ -140,10 +141,10 @@ class Flow:
 
     def _lock(self) -> None:
         """From here on description, films and labels are those of this folder."""
-        write_whole(self.folder / LOCKED, self.run.to_toml().encode())
+        write_whole(self.folder / LOCKED, self.run.to_toml())
         path = self.folder / "films.digest"
         if not path.exists():
-            write_whole(path, self._films.encode())
+            write_whole(path, self._films)
         elif path.read_text(encoding="utf-8") != self._films:
             raise ConfigurationError(
                 f"{path}: films, labels, lists or soft targets have changed since this run began; name another folder "
@@ -186,7 +187,7 @@ class Flow:
         return self._split
 
     def _tell(self, step: str, report: IndexReport | SplitReport) -> None:
-        write_whole(self.folder / f"{step}.json", report.to_json().encode())
+        write_whole(self.folder / f"{step}.json", report.to_json())
         for line in report.words():
             log.info("%s %s", step, line)
 
@@ -279,7 +280,7 @@ class Flow:
             facts["limits"] = self._inherited(begin.bundle)
         elif how.start.startswith("torch:"):
             facts["limits"] = _OUTSIDE
-        write_whole(self.folder / task / "facts.json", json.dumps(facts).encode())
+        write_whole(self.folder / task / "facts.json", json.dumps(facts))
         save_weights(self.folder / task / WEIGHTS, weights)
 
     # ── calibrate, evaluate ──────────────────────────────────────────────────────────────────────────────────────────
@@ -388,7 +389,7 @@ class Flow:
             for k, name in enumerate(COLUMNS)
         }
         content = {"calibration": {k: asdict(c) for k, c in calibration.items()}, "thresholds": thresholds}
-        write_whole(self.folder / "calibration.json", json.dumps(content, indent=1).encode())
+        write_whole(self.folder / "calibration.json", json.dumps(content, indent=1))
         return calibration, thresholds
 
     def _balanced(self, calibration: dict[str, Calibration]) -> dict[str, float]:
@@ -429,7 +430,7 @@ class Flow:
                 "test": measure(other, rival.card.calibration, rival.card.thresholds, rounds=aims.rounds),
                 "comparison": compare(test, other, rounds=aims.rounds, seed=self.run.seed),
             }
-        write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+        write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=1))
         log.info("test macro=%s binary=%s", metrics["test"]["macro_auroc"], metrics["test"]["binary"]["auroc"])
         return metrics
 

@@ -118,6 +118,8 @@ def history(stages: Sequence[tuple[str, Epochs]], key: str, words: str, alt: str
             color=QUIET,
         )
         start += len(epochs)
+    if not axes.lines or not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.set(ylim=(0.0, 1.0), yticks=[])  # no figure, no scale
     axes.set(xlim=(0.5, max(1, start) + 0.5), xticks=_whole(start))
     axes.locator_params(axis="y", nbins=5)
     axes.tick_params(labelsize=9)

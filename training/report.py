@@ -7,8 +7,6 @@ holds no film, no film's name and no figure of a single patient, so that it may 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -21,10 +19,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from schemas.card import Calibration
-from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, LABELS, Label
 from training import pictures
 from training.evaluate import COLUMNS, Curves, Readings, curves, probabilities_of
+from training.whole_file import write_whole
 
 Epochs: TypeAlias = Sequence[Mapping[str, Any]]
 Histories: TypeAlias = Mapping[str, Sequence[tuple[str, Epochs]]]  # task → its stages in order, each with its epochs
@@ -166,7 +164,7 @@ def write_report(
 
     Raises
     ------
-    ConfigurationError
+    Unwritten
         The page cannot be written there.
     ValueError
         Films are asked for and `picture` is missing, or gives something else.
@@ -203,7 +201,7 @@ def write_report(
         sheet=sheet,
         disclaimer=DISCLAIMER,
     )
-    _write(path, page)
+    write_whole(path, page)
 
 
 def summary(metrics: Mapping[str, Any], in_service: InService | None = None, *, unseen: bool = True) -> list[str]:
@@ -233,7 +231,7 @@ def summary(metrics: Mapping[str, Any], in_service: InService | None = None, *, 
             f"Of the findings it tells {words(best).lower()} best (AUROC {high['value']:.2f}) and "
             f"{words(worst).lower()} least ({low['value']:.2f})."
         )
-        unsure = [words(label).lower() for label, figure in known if figure["low"] is not None and figure["low"] <= 0.5]
+        unsure = [words(label).lower() for label, figure in known if (figure["low"] or 0.0) <= 0.5]
         if unsure:
             told.append(f"Not shown to be better than chance: {', '.join(unsure)}.")
     if in_service is not None and in_service.comparison is not None:
@@ -496,24 +494,3 @@ def _sheet(
             )
         told.append((_KINDS[kind], entries))
     return told
-
-
-def _write(path: Path, page: str) -> None:
-    staging: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        staging = Path(name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.chmod(0o644)
-        staging.replace(path)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: the report cannot be written ({error.strerror}); name a folder with room that may be written to"
-        ) from error
-    finally:
-        if staging is not None:
-            staging.unlink(missing_ok=True)

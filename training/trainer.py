@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from schemas.figures import binary_auroc, macro_auroc
 from schemas.training_run import NAME, Progress, RunState, words_of
 from training import description
 from training.runs import Claimed, Runs
+from training.whole_file import write_whole
 
 LEASE: Final = timedelta(seconds=60)
 BEAT: Final = 1.0  # seconds between two looks at the child; the row is written no more often
@@ -162,7 +162,7 @@ class Trainer:
         folder = known if known is not None and known.is_dir() else self._folder / f"{run.id:05}-{run.name}"
         folder.mkdir(parents=True, exist_ok=True)
         locked = _described(run, folder).to_toml()
-        _write(folder / DESCRIPTION, locked)
+        write_whole(folder / DESCRIPTION, locked)
         self._insist(lambda: self._runs.describe(run, folder=str(folder), description=locked))
         return folder
 
@@ -409,27 +409,12 @@ def _described(run: Claimed, folder: Path) -> description.Run:
     """The run's description, looked up or read, under the name that was asked for. Raises `ConfigurationError`."""
     if run.description:  # in full, or locked by an earlier attempt
         requested = folder / "requested.toml"
-        _write(requested, run.description)
+        write_whole(requested, run.description)
         return description.read(str(requested), name=run.name)
     presets = description.presets()
     if run.preset not in presets:  # `read` would take it for a file's name
         raise ConfigurationError(f"preset {run.preset!r} is not known; there are: {', '.join(presets) or 'none'}")
     return description.read(run.preset, name=run.name)
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-        fresh = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            fresh.unlink()
-            raise
-    fresh.chmod(0o644)
-    fresh.replace(path)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Any, Final
 from rich.progress import Progress
 from tensorboard.summary import Writer
 
+from training.whole_file import write_whole
+
 log = logging.getLogger("hilum.training")
 
 PROGRESS: Final = "progress.json"
@@ -101,6 +103,4 @@ class Watch:
 
     def _write(self) -> None:
         self._written = self._clock()
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(self._shown), encoding="utf-8")
-        fresh.replace(self._path)
+        write_whole(self._path, json.dumps(self._shown))

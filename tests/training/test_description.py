@@ -83,3 +83,11 @@ def test_outputs_cover_every_label_once() -> None:
     groups = {"opacity": (Label.PNEUMONIA, Label.INFILTRATION, Label.CONSOLIDATION)}
     covered = [label for _, labels in outputs(Model(groups=groups)) for label in labels]
     assert sorted(covered) == sorted(LABELS)
+
+
+def test_a_size_that_a_backbone_cannot_reduce_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text('model = { backbone = "inception_resnet_v2" }\n' + MINIMAL)
+    stages = [{"name": "a", "size": 64}]
+    with pytest.raises(ConfigurationError, match="inception_resnet_v2 sees nothing in films of 64 px; 75"):
+        read(str(tmp_path / "small.toml"), multilabel=stages)
+    assert read(str(tmp_path / "small.toml"), multilabel=[{"name": "a", "size": 75}])

@@ -38,6 +38,7 @@ from training.evaluate import (
     measure,
     probabilities_of,
 )
+from training.whole_file import Unwritten
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random(400) < 0.3
@@ -98,7 +99,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(evaluate.np, "savez_compressed", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(Unwritten, match="No space"):
         readings(seed=1).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

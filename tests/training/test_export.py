@@ -14,8 +14,8 @@ from schemas.card import GOLDEN, MODELS, Calibration, ModelCard, model_id, read_
 from schemas.findings import LABELS
 from training import network
 from training.export import rounded, write_bundle
-from training.fit import Unwritten
 from training.golden import golden_films
+from training.whole_file import Unwritten
 from worker.tensor.recipe import fingerprint
 
 CARD: dict[str, Any] = {

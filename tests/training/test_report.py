@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from schemas.card import Calibration
-from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, LABELS
-from training import pictures, report
+from training import pictures, report, whole_file
 from training.calibrate import reliability
 from training.evaluate import COLUMNS, Curves, Readings, compare, measure
 from training.report import InService, gain, percent, share, signed, summary, verdict, write_report, wrongest
@@ -273,8 +272,8 @@ def test_a_full_disk_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Mon
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report.os, "fsync", full)
-    with pytest.raises(ConfigurationError, match=r"report\.html.*No space left"):
+    monkeypatch.setattr(whole_file.os, "fsync", full)
+    with pytest.raises(whole_file.Unwritten, match=r"report\.html.*No space left"):
         written(tmp_path, run={})
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") == before
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["report.html"]

@@ -105,7 +105,7 @@ def export_keras(bundle: Bundle, target: Path, *, replace: bool = False) -> floa
 
     with placed(target, replace=replace) as folder:
         for model in MODELS:
-            served._model(bundle, model).save(folder / f"{model}.keras")
+            served.keras_model(bundle, model).save(folder / f"{model}.keras")
         return _finish(bundle, folder, Exported)
 
 

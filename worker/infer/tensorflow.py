@@ -51,7 +51,7 @@ class TensorFlow:
         self._on_gpu = _prepare(threads)
         self.device = "GPU xla" if self._on_gpu else "CPU f32"
         self.best_batch = max_batch
-        self._models = [_model(bundle, name) for name in MODELS]
+        self._models = [keras_model(bundle, name) for name in MODELS]
         self._shape = (bundle.card.input_size, bundle.card.input_size, 3)
 
         @tf.function(jit_compile=self._on_gpu)  # type: ignore[untyped-decorator]
@@ -105,7 +105,8 @@ def _prepare(threads: int) -> bool:
     return bool(gpus)
 
 
-def _model(bundle: Bundle, name: str) -> Any:
+def keras_model(bundle: Bundle, name: str) -> Any:
+    """One of the bundle's models, float32: uint8 (N, size, size, 3) -> {"logits", "maps"}. Raises `BundleInvalid`."""
     weights = bundle.weights(name)
     try:
         model = keras.models.model_from_json(bundle.graph(name))

@@ -100,6 +100,16 @@ def test_a_card_must_list_every_file_and_only_names(tmp_path: Path) -> None:
         open_bundle(str(tmp_path / "b"), [], recipe)
 
 
+@pytest.mark.parametrize(
+    "damage", [{"files": ["binary.npz"]}, {"files": {"a": 1}}, {"thresholds": 3}, {"metrics": None}]
+)
+def test_a_card_of_another_shape_is_none(tmp_path: Path, damage: dict[str, object]) -> None:
+    raw = json.loads(write_bundle(tmp_path / "b").to_json())
+    (tmp_path / "b" / "card.json").write_text(json.dumps(raw | damage))
+    with pytest.raises(BundleInvalid, match="not a model card"):
+        open_bundle(str(tmp_path / "b"), [], recipe)
+
+
 def test_another_recipe_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
     with pytest.raises(RecipeMismatch, match=r"recipe-old.*recipe-4.*install the version"):
         opened(tmp_path / "b", recipe_fingerprint="recipe-old")
