@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from schemas.decision import Reason, Urgency
 from schemas.findings import Label
@@ -20,6 +21,14 @@ class Withdrawal(StrEnum):
     PATIENT = "patient"  # the films are not this patient's, or not this study's
     MODEL = "model"  # the model that raised it was recalled
     REPORTED = "reported"  # the study has been reported: nobody needs to be told to read it any more
+
+
+WITHDRAWN: Final[Mapping[Withdrawal, str]] = {
+    Withdrawal.PERSON: "on a person's decision",
+    Withdrawal.PATIENT: "the films were not this patient's",
+    Withdrawal.MODEL: "the model that raised it was recalled",
+    Withdrawal.REPORTED: "the study has been reported",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from schemas.decision import Urgency
 from schemas.errors import RecordError
+from schemas.flag import WITHDRAWN
 from schemas.not_analysed import WORDS
 from worker.cli.options import ConfigOption, clear_errors, console, settings_from
 
@@ -50,6 +51,7 @@ def worklist(
                         "received_at": row.received_at.isoformat(),
                         "decided_at": None if row.decided_at is None else row.decided_at.isoformat(),
                         "revision": row.revision,
+                        "withdrawn": row.withdrawn,
                         "accession_number": row.accession_number,
                         "patient_id": row.patient_id,
                         "modality": row.modality,
@@ -65,7 +67,7 @@ def worklist(
             waited(row.received_at, now()),
             Text(row.patient_name or row.patient_id),
             Text(row.accession_number),
-            Text("\n".join(row.reasons)),
+            Text("\n".join(row.reasons) or ("" if row.withdrawn is None else f"withdrawn: {WITHDRAWN[row.withdrawn]}")),
             Text(", ".join(WORDS[code] for code in row.not_analysed)),
             str(row.state),
         )

@@ -5,20 +5,14 @@ No sentence is an all-clear: what is not raised has not been called healthy (see
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from schemas.decision import Reason, Urgency
-from schemas.flag import FilmResult, Flag, Withdrawal
+from schemas.flag import WITHDRAWN, FilmResult, Flag
 from schemas.not_analysed import WORDS, NotAnalysed
 
 CAUTION: Final = "For triage only, not for diagnosis. The absence of a flag is not an all-clear."
-WITHDRAWN: Final[Mapping[Withdrawal, str]] = {
-    Withdrawal.PERSON: "on a person's decision",
-    Withdrawal.PATIENT: "the films were not this patient's",
-    Withdrawal.MODEL: "the model that raised it was recalled",
-    Withdrawal.REPORTED: "the study has been reported",
-}
 NOTHING_RAISED: Final = "No finding of the site's policy reached its threshold."
 
 

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from schemas.decision import Consistency
 from schemas.errors import RecordError
 from schemas.findings import LABELS
+from schemas.flag import Withdrawal
 from schemas.not_analysed import WORDS, NotAnalysed
 from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
 from worker.worklist.web.app import PAGE
@@ -274,3 +275,19 @@ def test_style_and_script_name_nothing_elsewhere(client: TestClient) -> None:
     for path in ("/static/hilum.css", "/static/live.js", "/static/icon.svg"):
         text = client.get(path).text
         assert not re.search(r"(?<!xmlns=\")https?:|@import|innerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+
+
+def test_a_withdrawn_flag_is_told_as_such_and_a_reported_study_is_off_the_list(ward: Ward, client: TestClient) -> None:
+    ward.study(1, read(PNEUMOTHORAX), "PHANTOM^TAKEN")
+    ward.study(2, read(PNEUMOTHORAX), "PHANTOM^REPORTED")
+    ward.deliver()
+    for study, why in ((1, Withdrawal.PERSON), (2, Withdrawal.REPORTED)):
+        ward.withdraw(study, why)
+    text = seen(client)
+    assert "flag withdrawn on a person's decision" in text
+    assert "pneumothorax" not in text
+    assert "REPORTED" not in text
+    story = seen(client, "/studies/2.25.1")
+    assert "flag withdrawn on a person's decision" in story
+    assert "pneumothorax" in story, "what was told stays in the history"
+    assert "off the list" in seen(client, "/studies/2.25.2")

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from schemas.decision import Consistency, Decision, Reason, Urgency
 from schemas.findings import LABELS
-from schemas.flag import Receipt
+from schemas.flag import Receipt, Withdrawal
 from schemas.identity import InstanceRef, Sender, StudyContext
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
@@ -27,6 +27,7 @@ from worker.record.instances import Instances
 from worker.record.jobs import Jobs
 from worker.record.outbox import Outbox
 from worker.record.rejections import Rejections
+from worker.record.studies import Studies, one
 from worker.record.worklist import Worklist
 from worker.worklist.web.app import create_app
 
@@ -115,6 +116,11 @@ class Ward:
         """One film, received and read."""
         self.receive(study, name, **options)
         self.conclude(outcome)
+
+    def withdraw(self, study: int, why: Withdrawal) -> None:
+        """The flag is taken back; whoever was told of it hears so."""
+        route = partial(recipients, [Audience(name="pacs", when="analysed")])
+        Studies(self.database).withdraw(one(f"2.25.{study}"), why, route, self.now + timedelta(seconds=2))
 
     def turn_away(self, calling_ae: str = "ROOM9", what: str = "called AE title ARCHIVE is not ours") -> None:
         """An association is refused."""

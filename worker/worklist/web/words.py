@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from schemas.decision import Consistency
+from schemas.flag import WITHDRAWN, Withdrawal
 from schemas.lifecycle import OutboxState, StudyState
 from schemas.not_analysed import WORDS, NotAnalysed
 
@@ -93,6 +94,12 @@ def not_analysed(codes: Iterable[str]) -> str:
     return ", ".join(WORDS[NotAnalysed(code)] for code in codes)
 
 
+def withdrawn(why: str) -> str:
+    """ "flag withdrawn on a person's decision"."""
+    words = WITHDRAWN[Withdrawal(why)]
+    return f"flag withdrawn{'' if words.startswith('on ') else ':'} {words}"
+
+
 def films(count: int) -> str:
     """ "1 film", "3 films"."""
     return f"{count} film" if count == 1 else f"{count} films"
@@ -108,5 +115,6 @@ def size(count: float) -> str:
 
 
 FILTERS: Final = {
-    f.__name__: f for f in (waited, after, at, sent, date, person, finding, threshold, not_analysed, films, size)
+    f.__name__: f
+    for f in (waited, after, at, sent, date, person, finding, threshold, not_analysed, withdrawn, films, size)
 }
