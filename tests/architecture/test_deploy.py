@@ -85,9 +85,13 @@ def test_what_the_example_says_are_the_defaults() -> None:
         if name not in ("destinations", "policy"):
             assert getattr(example, name) == getattr(defaults, name), name
     assert example.policy.policy() == defaults.policy.policy()
-    fresh, shown = type(example.destinations[0]).model_fields, example.destinations[1]
-    for name in ("host", "timeout", "folder"):
-        assert getattr(shown, name) == fresh[name].default
+    for shown, names in zip(
+        example.destinations,
+        (("host", "timeout", "commitment", "urgency", "called_ae", "modality", "findings"), ("folder",)),
+        strict=True,
+    ):
+        for name in names:
+            assert getattr(shown, name) == type(shown).model_fields[name].default
 
 
 def test_a_fault_in_the_example_would_be_noticed(tmp_path: Path) -> None:
