@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import HilumError
 from training import network, speed
-from training.augment import AUGMENTATIONS, augmented, plain
+from training.augment import AUGMENTATIONS, augmented, blended, plain
 from training.description import Loss, Stage
 from training.evaluate import macro_auroc, number
 from training.losses import loss_of
@@ -283,7 +283,8 @@ def batches_of(
     def make(start: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         members = np.sort(order[start : start + size])  # in the order of the map on disk
         own = np.random.default_rng([seed, epoch, start])
-        return augmented(films.pixels[films.members[members]], stage.size, own, how), films.targets[members]
+        made, wanted = augmented(films.pixels[films.members[members]], stage.size, own, how), films.targets[members]
+        return blended(made, wanted, stage.mixup, own) if stage.mixup else (made, wanted)
 
     workers = max(1, (os.cpu_count() or 2) - 1)
     with ThreadPoolExecutor(workers) as makers:
