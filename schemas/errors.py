@@ -6,6 +6,7 @@ HilumError
 │   ├── SpoolFull               disk below its watermark
 │   ├── WrongSopClass           command set and data set name different SOP classes
 │   └── Unreadable              identity missing or unusable
+├── MessageRefused              answered to the sender of an HL7 v2 message, which will never be taken as it is
 ├── NotAnalysable               the film is recorded as not analysed, with a coded reason
 │   └── Undecodable             no decoder could make pixels of it
 ├── ModelError                  the worker refuses to start
@@ -48,6 +49,23 @@ class WrongSopClass(ReceiveError):
 
 class Unreadable(ReceiveError):
     """The identity of the instance is missing, malformed or contradictory."""
+
+
+class MessageRefused(HilumError):
+    """An HL7 v2 message that will never be taken as it is; the message names the fault, never what stands in it.
+
+    Parameters
+    ----------
+    condition:
+        Code of table 0357.
+    location:
+        Segment and field that the fault is in, e.g. "MSH^1^12"; empty for the whole message.
+    """
+
+    def __init__(self, condition: str, words: str, location: str = "") -> None:
+        super().__init__(words)
+        self.condition = condition
+        self.location = location
 
 
 class NotAnalysable(HilumError):

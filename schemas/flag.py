@@ -62,7 +62,9 @@ class Flag:
     decided_at: datetime  # aware
     predecessor: int | None = None  # the last revision that this destination has taken
     predecessor_model_id: str = ""  # the model that made it; empty: the same one
+    predecessor_object_id: str = ""  # as which it was sent (`Receipt.object_id`); empty: not known
     withdrawn: Withdrawal | None = None
+    order_urgency: Urgency = Urgency.ROUTINE  # of the study's orders; no dialect tells the order less than this
 
     def __post_init__(self) -> None:
         if self.decided_at.tzinfo is None:

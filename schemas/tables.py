@@ -2,6 +2,9 @@
 
     studies ──< jobs ──< predictions        one job for each received version of an instance
        └──────< revisions ──< outbox        one outbox row for each revision and destination
+       └─── reports                         what the signed report says, and whether the model said otherwise
+    orders, patients                        what the hospital says of them by HL7 v2; messages: which it has said
+    destinations                            how each does, as its courier has it
     rejections                              who was turned away, once for each kind
     training_runs                           what was asked of the trainers, and how far they are
 
@@ -74,6 +77,10 @@ class Study(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     study_uid: Mapped[str] = mapped_column(unique=True)
     context: Mapped[dict[str, Any]]  # StudyContext
+    accession_number: Mapped[str | None]  # of the context, to be found by; None: not known
+    patient_id: Mapped[str | None]  # likewise
+    order_urgency: Mapped[int] = mapped_column(default=0, server_default="0")  # Urgency, of its orders
+    rank: Mapped[int] = mapped_column(default=0, server_default="0")  # its place: the higher of both urgencies
     state: Mapped[str]  # StudyState
     urgency: Mapped[int] = mapped_column(default=0)  # Urgency; only rises
     reasons: Mapped[list[Any]]  # Reason, of the latest revision
@@ -91,8 +98,10 @@ class Study(Base):
 # A million closed studies weigh nothing on what is asked all day. Partial indexes are chosen also where PostgreSQL's
 # statistics are those of a quiet night: a queue is empty when it looks, and full when it matters.
 _open: Final[dict[str, Any]] = {f"{name}_where": Study.closed.is_(False) for name in ("sqlite", "postgresql")}
-Index("ix_studies_worklist", Study.urgency.desc(), Study.received_at, Study.id, **_open)
+Index("ix_studies_worklist", Study.rank.desc(), Study.received_at, Study.id, **_open)
 Index("ix_studies_state", Study.state, Study.last_received_at, **_open)
+Index("ix_studies_accession", Study.accession_number)
+Index("ix_studies_patient", Study.patient_id)
 
 
 class Job(Base):
@@ -130,6 +139,7 @@ class Job(Base):
     __table_args__ = (
         Index("uq_jobs_version", "study_id", "sop_uid", "version", unique=True),
         Index("ix_jobs_path", "path"),
+        Index("ix_jobs_instance", "sop_uid"),
     )
 
 
@@ -212,6 +222,106 @@ Index(
     OutboxRow.created_at,
     OutboxRow.id,
 )
+
+
+class DestinationRow(Base):
+    """How a destination does, as the courier that spoke last has it."""
+
+    __tablename__ = "destinations"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    line: Mapped[str]  # Line
+    failures: Mapped[int]
+    since: Mapped[datetime]
+    next_trial_at: Mapped[datetime | None]
+    last_error: Mapped[str]
+
+
+class MessageRow(Base):
+    """An HL7 v2 message that was taken; when it comes again it changes nothing. Kept for some weeks."""
+
+    __tablename__ = "messages"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    sender: Mapped[str]
+    control_id: Mapped[str]
+    digest: Mapped[str]  # SHA-256: senders that count from 1 again give a number twice
+    received_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("uq_messages_message", "sender", "control_id", unique=True),
+        Index("ix_messages_age", "received_at"),
+    )
+
+
+class OrderRow(Base):
+    """An order as the latest message has it."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    accession_number: Mapped[str]
+    placer_number: Mapped[str]
+    filler_number: Mapped[str]
+    urgency: Mapped[int]  # Urgency
+    cancelled: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str]
+    patient_id: Mapped[str]
+    said_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_orders_accession", "accession_number"),
+        Index("ix_orders_placer", "placer_number"),
+        Index("ix_orders_filler", "filler_number"),
+    )
+
+
+class PatientRow(Base):
+    """A patient's identifier: whom it stands for now, and what was corrected. Films go on coming in with the old."""
+
+    __tablename__ = "patients"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    patient_id: Mapped[str]
+    issuer: Mapped[str]
+    name: Mapped[str]
+    birth_date: Mapped[str]
+    sex: Mapped[str]
+    said_at: Mapped[datetime | None]  # name, birth date and sex
+    merged_into: Mapped[str | None]
+    merged_into_issuer: Mapped[str | None]
+    merged_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("uq_patients_identifier", "patient_id", "issuer", unique=True),)
+
+
+class ReportRow(Base):
+    """The signed report of a study: its verdict beside the model's, never its text."""
+
+    __tablename__ = "reports"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    report_id: Mapped[str]
+    corrected: Mapped[bool] = mapped_column(Boolean)
+    verdict: Mapped[str | None]  # Verdict
+    rule: Mapped[str]  # that gave it
+    findings: Mapped[list[Any]]  # Label, those that the report codes
+    said_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+    model_verdict: Mapped[str | None]  # Verdict
+    model_words: Mapped[list[Any]]
+    disagrees: Mapped[bool] = mapped_column(Boolean)
+    seen_at: Mapped[datetime | None]  # somebody had the second look
+
+    __table_args__ = (Index("uq_reports_study", "study_id", unique=True),)
+
+
+_listed: Final[dict[str, Any]] = {
+    f"{name}_where": ReportRow.disagrees.is_(True) & ReportRow.seen_at.is_(None) for name in ("sqlite", "postgresql")
+}
+Index("ix_reports_second_look", ReportRow.said_at, ReportRow.id, **_listed)
 
 
 class RejectionRow(Base):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -16,38 +18,80 @@ from pathlib import Path
 
 import uvicorn
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, NotAnalysable, SpoolError
+from schemas.identity import InstanceRef
+from schemas.image import GrayImage
 from schemas.outcome import ModelRef, Route
 from worker.corridor import owner
 from worker.corridor.bell import Bell
+from worker.corridor.context import Hearing
 from worker.corridor.delivery import Courier, DeliveryRules
 from worker.corridor.intake import Intake
 from worker.corridor.reading import Reading, ReadingRules
 from worker.decide.policy import thresholds
 from worker.decide.routing import recipients
+from worker.decode.film import read_film
 from worker.decode.selftest import usable_transfer_syntaxes
 from worker.infer.bundle import Bundle, open_bundle
 from worker.infer.choose import choose_runtime, load_runtime
 from worker.infer.engine import Engine
+from worker.notify import commitment
 from worker.notify.association import Peer
+from worker.notify.dicom_sc import DicomSc, FilmOf
 from worker.notify.dicom_sr import DicomSr
+from worker.notify.dicom_ups import DicomUps
+from worker.notify.email import Mail, MailServer
+from worker.notify.fhir_channel import Fhir
+from worker.notify.hl7_messages import Envelope
+from worker.notify.hl7_order import Hl7Order
+from worker.notify.hl7_oru import Hl7Oru
+from worker.notify.mllp import MllpPeer, tls_context
+from worker.notify.oauth import Access, ClientCredentials, GivenToken
 from worker.notify.paper import Paper
+from worker.notify.uids import derive_uid
+from worker.notify.webhook import Webhook, signing_key
 from worker.ports import Channel, Runtime
+from worker.receive import commitment_scp
 from worker.receive.access import Caller, LocalAE
-from worker.receive.listener import Listener, ListenerConfig
+from worker.receive.hl7_content import Rules
+from worker.receive.hl7_listener import Hl7Listener, Hl7ListenerConfig, tls_server
+from worker.receive.listener import ExtraHandler, Listener, ListenerConfig
+from worker.receive.report_verdict import VerdictRules
+from worker.record.context import Context
 from worker.record.database import Database
+from worker.record.destinations import Destinations
 from worker.record.instances import Instances
 from worker.record.jobs import Jobs
+from worker.record.kept import Kept
 from worker.record.outbox import Outbox
+from worker.record.reading_list import ReadingList
 from worker.record.rejections import Rejections
 from worker.record.studies import Studies
 from worker.record.worklist import Worklist
-from worker.settings import Destination, DicomDestination, PaperDestination, Settings, SrDestination
+from worker.settings import (
+    Alarms,
+    Destination,
+    DicomDestination,
+    FhirDestination,
+    Hl7Destination,
+    OrderDestination,
+    OruDestination,
+    PaperDestination,
+    ScDestination,
+    Settings,
+    SrDestination,
+    UpsDestination,
+    WebhookDestination,
+    phrase,
+)
 from worker.spool.local import LocalSpool
 from worker.tensor import recipe
-from worker.upkeep import digest, finalise, rescue, retention
+from worker.upkeep import alarm, digest, finalise, rescue, retention
 from worker.upkeep.calendar import Calendar, Duty
+from worker.worklist.mwl_scp import modality_worklist
+from worker.worklist.ups_scp import UpsWindow
 from worker.worklist.web.app import create_app
+from worker.worklist.window import Window
 
 log = logging.getLogger("hilum.serve")
 
@@ -94,8 +138,18 @@ def engine(settings: Settings, model: Bundle) -> Engine:
     )
 
 
-def channel(destination: Destination, settings: Settings) -> Channel:
-    """The channel of one `[[destinations]]` entry."""
+def _no_film(_: InstanceRef) -> None:
+    """For a channel that is only asked whether its destination is there."""
+
+
+def _nobody(_: commitment.Answer) -> int:
+    return 0
+
+
+def channel(  # noqa: PLR0911  one for each kind
+    destination: Destination, settings: Settings, *, film: FilmOf = _no_film, committed: commitment.Told = _nobody
+) -> Channel:
+    """The channel of one `[[destinations]]` entry; `film` shows it films, `committed` hears what a PACS keeps."""
     name, timeout = destination.name, destination.timeout
     if isinstance(destination, DicomDestination):
         peer = Peer(
@@ -106,10 +160,128 @@ def channel(destination: Destination, settings: Settings) -> Channel:
         )
     match destination:
         case SrDestination():
-            return DicomSr(name=name, peer=peer, timeout=timeout)
+            return DicomSr(name=name, peer=peer, timeout=timeout, reports=_reports(destination, committed))
+        case ScDestination():
+            return DicomSc(name=name, peer=peer, film=film, timeout=timeout, reports=_reports(destination, committed))
+        case UpsDestination():
+            return DicomUps(name=name, peer=peer, timeout=timeout)
+        case OruDestination():
+            return Hl7Oru(
+                name=name,
+                peer=_mllp_peer(destination),
+                envelope=_envelope(destination),
+                priority_in=destination.priority_in,
+                timeout=timeout,
+            )
+        case OrderDestination():
+            return Hl7Order(
+                name=name,
+                peer=_mllp_peer(destination),
+                envelope=_envelope(destination),
+                message=destination.message,
+                priority_in=destination.priority_in,
+                timeout=timeout,
+            )
+        case FhirDestination():
+            return Fhir(
+                name=name,
+                url=destination.url,
+                access=_access(destination),
+                patient_system=destination.patient_system,
+                tls=_trusting(destination),
+                timeout=timeout,
+            )
+        case WebhookDestination():
+            return Webhook(
+                name=name,
+                url=destination.url,
+                key=_signing_key(destination),
+                identify=destination.identify,
+                clock=now,
+                tls=_trusting(destination),
+                timeout=timeout,
+            )
         case PaperDestination():
             return Paper(name=name, folder=destination.folder)
     raise ConfigurationError(f"destinations: {name}: kind {destination.kind} is not to be had yet")
+
+
+def _mllp_peer(destination: Hl7Destination) -> MllpPeer:
+    try:
+        tls = tls_context(destination.ca_file, destination.certificate, destination.key) if destination.tls else None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"destinations: {destination.name}: {error}") from error
+    return MllpPeer(host=destination.host, port=destination.port, tls=tls)
+
+
+@contextmanager
+def _naming(destination: Destination) -> Iterator[None]:
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"destinations: {destination.name}: {error}") from error
+
+
+def _trusting(destination: FhirDestination | WebhookDestination) -> ssl.SSLContext:
+    with _naming(destination):
+        return tls_context(destination.ca_file, None, None)
+
+
+def _signing_key(destination: WebhookDestination) -> bytes | None:
+    with _naming(destination):
+        return None if destination.secret is None else signing_key(destination.secret.get_secret_value())
+
+
+def _access(destination: FhirDestination) -> Access:
+    if destination.token_url is None or destination.client_secret is None:
+        return GivenToken("" if destination.token is None else destination.token.get_secret_value())
+    return ClientCredentials(
+        destination.token_url,
+        client_id=destination.client_id,
+        client_secret=destination.client_secret.get_secret_value(),
+        scope=destination.scope,
+        tls=_trusting(destination),
+        timeout=destination.timeout,
+    )
+
+
+def _envelope(destination: Hl7Destination) -> Envelope:
+    return Envelope(
+        sending_application=destination.sending_application,
+        sending_facility=destination.sending_facility,
+        receiving_application=destination.receiving_application,
+        receiving_facility=destination.receiving_facility,
+        processing_id=destination.processing_id,
+        character_set=destination.character_set,
+    )
+
+
+def _reports(destination: SrDestination | ScDestination, committed: commitment.Told) -> commitment.Reports | None:
+    return commitment.Reports(committed) if destination.commitment else None
+
+
+def _asked(settings: Settings) -> list[SrDestination | ScDestination]:
+    """The destinations that are asked for Storage Commitment."""
+    return [d for d in settings.destinations if isinstance(d, SrDestination | ScDestination) and d.commitment]
+
+
+def mail_of(alarms: Alarms) -> Mail | None:
+    """Who is told when a flag is late; None where nobody is."""
+    if not alarms.host or alarms.sender is None:
+        return None
+    try:
+        tls = tls_context(alarms.ca_file, None, None)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"alarms: {error}") from error
+    server = MailServer(
+        host=alarms.host,
+        port=alarms.port,
+        security=alarms.security,
+        username=alarms.username,
+        password="" if alarms.password is None else alarms.password.get_secret_value(),
+        tls=tls,
+    )
+    return Mail(server, sender=alarms.sender, recipients=alarms.recipients, clock=now)
 
 
 def route(settings: Settings) -> Route:
@@ -120,10 +292,11 @@ def route(settings: Settings) -> Route:
 def delivery_rules(destination: Destination) -> DeliveryRules:
     """The lease outlasts the slowest delivery that succeeds, or it would be sent again for ever.
 
-    That is a kept association that stalls, then connecting, negotiating and storing, each within `timeout`.
+    That is a kept association that stalls, then connecting, negotiating and storing, then connecting, negotiating and
+    asking for Storage Commitment, each within `timeout`.
     """
     rules = DeliveryRules()
-    return replace(rules, lease=max(rules.lease, timedelta(seconds=5 * destination.timeout)))
+    return replace(rules, lease=max(rules.lease, timedelta(seconds=8 * destination.timeout)))
 
 
 def listener_config(settings: Settings) -> ListenerConfig:
@@ -147,6 +320,58 @@ def listener_config(settings: Settings) -> ListenerConfig:
         network_timeout=dicom.network_timeout,
         acse_timeout=dicom.acse_timeout,
         dimse_timeout=dicom.dimse_timeout,
+    )
+
+
+def dicom_windows(settings: Settings, reading_list: ReadingList) -> list[Window]:
+    """What others may look at on the DICOM port."""
+    windows = [modality_worklist(reading_list.open)] if settings.worklist.mwl else []
+    if settings.worklist.ups:
+        windows.append(UpsWindow(reading_list.open, partial(derive_uid, "ups-window")))
+    return windows
+
+
+def step_handlers(windows: Sequence[Window]) -> list[ExtraHandler]:
+    """What is said of a procedure step besides C-FIND."""
+    return [
+        ExtraHandler(window.sop_classes, event, handler)
+        for window in windows
+        if isinstance(window, UpsWindow)
+        for event, handler in window.handlers()
+    ]
+
+
+def hl7_config(settings: Settings) -> Hl7ListenerConfig:
+    """The listener's own view of `[hl7]`. Raises `ConfigurationError`."""
+    hl7 = settings.hl7
+    tls = None
+    if hl7.tls and hl7.certificate is not None:
+        tls = tls_server(hl7.certificate, hl7.key, hl7.ca_file)
+    return Hl7ListenerConfig(
+        host=hl7.host,
+        port=hl7.port,
+        accept=hl7.accept,
+        max_connections=hl7.max_connections,
+        max_message=hl7.max_message_kib << 10,
+        message_seconds=hl7.message_seconds,
+        idle_seconds=hl7.idle_seconds,
+        tls=tls,
+    )
+
+
+def hl7_rules(settings: Settings) -> Rules:
+    """How messages are understood, by `[hl7]`; what we send ourselves is known by its sending application."""
+    hl7 = settings.hl7
+    ours = {d.sending_application.partition("^")[0] for d in settings.destinations if isinstance(d, Hl7Destination)}
+    return Rules(
+        processing_id=hl7.processing_id,
+        accession_in=hl7.accession_in,
+        own_applications=frozenset({"HILUM", *ours}) - {""},
+        verdicts=VerdictRules(
+            positive=[phrase(p) for p in hl7.positive],
+            negative=[phrase(p) for p in hl7.negative],
+            codes={coded.code: coded.finding for coded in hl7.codes},
+        ),
     )
 
 
@@ -218,6 +443,7 @@ class Worker:
         self.engine: Engine | None = None
         self.model: ModelRef | None = None
         self.listener: Listener | None = None
+        self.hl7: Hl7Listener | None = None
         self.web: WebServer | None = None
         self._stops: list[Callable[[], object]] = []
 
@@ -236,6 +462,8 @@ class Worker:
         if Role.WEB in self.roles:
             self._start_web()
         if Role.RECEIVE in self.roles:
+            if self.settings.hl7.enabled:
+                self._start_hearing()
             self._start_listener()
         log.info("started roles=%s ms=%.0f", ",".join(sorted(self.roles)), 1000 * (time.perf_counter() - began))
 
@@ -288,7 +516,8 @@ class Worker:
         for destination in self.settings.destinations:
             courier = Courier(
                 outbox=self.outbox,
-                channel=channel(destination, self.settings),
+                destinations=Destinations(self.database),
+                channel=channel(destination, self.settings, film=self._film, committed=self._committed),
                 news=self.news,
                 owner=self.owner,
                 rules=delivery_rules(destination),
@@ -310,16 +539,72 @@ class Worker:
         self.web.start()
         self._stops.append(self.web.stop)
 
+    def _start_hearing(self) -> None:
+        hearing = Hearing(
+            context=Context(self.database),
+            rejections=self.rejections,
+            rules=hl7_rules(self.settings),
+            route=route(self.settings),
+            work=self.work,
+            news=self.news,
+            clock=now,
+        )
+        self.hl7 = Hl7Listener(hl7_config(self.settings), hearing, self.rejections.add)
+        self.hl7.start()
+        self._stops.append(self.hl7.stop)
+
     def _start_listener(self) -> None:
+        windows = dicom_windows(self.settings, ReadingList(self.database))
         self.listener = Listener(
             listener_config(self.settings),
             usable_transfer_syntaxes(),
             self.spool,
             Intake(self.instances, self.work, now),
             self.rejections.add,
+            extra_handlers=[*self._services(), *step_handlers(windows), *self._commitment()],
+            windows=windows,
         )
         self.listener.start()
         self._stops.append(self.listener.stop)
+
+    def _services(self) -> list[ExtraHandler]:
+        """What is spoken on the port besides C-ECHO and C-STORE."""
+        if not _asked(self.settings):
+            return []
+        return [ExtraHandler(frozenset({commitment.SOP_CLASS}), commitment.EVENT, commitment.Reports(self._committed))]
+
+    def _commitment(self) -> list[ExtraHandler]:
+        """Who answers a modality that asks whether we keep its films."""
+        settings = self.settings.commitment
+        if not settings.offered:
+            return []
+        report_to = {to.ae_title: commitment_scp.ReportTo(host=to.host, port=to.port) for to in settings.report_to}
+        scp = commitment_scp.CommitmentScp(Kept(self.database).of, self.spool, report_to, timeout=settings.timeout)
+        scp.start()
+        self._stops.append(scp.stop)
+        return [ExtraHandler(frozenset({commitment_scp.SOP_CLASS}), commitment_scp.EVENT, scp)]
+
+    def _committed(self, answer: commitment.Answer) -> int:
+        """A PACS answers for itself; one that calls under a title that is nobody's, for all that were asked."""
+        asked = _asked(self.settings)
+        named = [d for d in asked if d.ae_title == answer.ae_title] or asked
+        return self.outbox.committed(
+            answer.object_id,
+            kept=answer.kept,
+            words=answer.words,
+            now=now(),
+            destinations=[d.name for d in named],
+        )
+
+    def _film(self, instance: InstanceRef) -> GrayImage | None:
+        """A film as displayed; None when its bytes were let go, or it would not be read today."""
+        path = self.instances.path_of(instance.study_uid, instance.sop_uid)
+        if path is None:
+            return None
+        try:
+            return read_film(self.spool.path_of(path), self.settings.gate).pixels
+        except (SpoolError, NotAnalysable, OSError):
+            return None
 
     def _duties(self) -> list[Duty]:
         settings = self.settings
@@ -331,7 +616,16 @@ class Worker:
             Duty("retention", retention.EVERY, lambda: retention.run_once(self.studies, self.spool, now(), keep=keep)),
             Duty("sweep", timedelta(days=1), lambda: self.spool.sweep(self.instances.paths())),
             Duty("digest", digest.EVERY, lambda: digest.run_once(self.rejections, now()), at_start=False),
+            *self._alarm(),
         ]
+
+    def _alarm(self) -> list[Duty]:
+        alarms = self.settings.alarms
+        mail = mail_of(alarms)
+        if mail is None:
+            return []
+        told, after = alarm.Told(alarms.state), timedelta(seconds=alarms.after_seconds)
+        return [Duty("alarm", alarm.EVERY, lambda: alarm.run_once(self.outbox, told, mail.send, now(), after=after))]
 
     def status(self) -> Mapping[str, object]:
         """For the page and `/readyz`: the model in service, the listener, free space."""

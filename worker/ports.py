@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -76,6 +77,31 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Release memory and threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What a C-FIND found, to be sent in this order."""
+
+    status: int  # of every response: Pending, 0xFF00, or 0xFF01 where a key was asked for that is not supported
+    identifiers: Iterator[bytes]  # encoded as the query was
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFailure:
+    """Why a C-FIND finds nothing: a failure status, and words of at most 64 characters without patient data."""
+
+    status: int
+    comment: str
+
+
+class Window(Protocol):
+    """What others look at by C-FIND on our port."""
+
+    sop_classes: frozenset[str]
+
+    def find(self, identifier: bytes, *, implicit_vr: bool) -> Matches | QueryFailure:
+        """What matches an identifier that is encoded little endian. Thread-safe, and never raises on what was sent."""
 
 
 class Channel(Protocol):

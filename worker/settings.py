@@ -6,6 +6,7 @@ The only module that looks at the environment. Every fault is reported at once, 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import time
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+import re2  # type: ignore[import-untyped]
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -70,10 +72,16 @@ def _hours(value: object) -> object:
 
 
 def _url(value: str) -> str:
-    parsed = urlsplit(value)
-    if parsed.scheme not in {"http", "https"} or not parsed.hostname or parsed.username is not None:
+    try:
+        parsed = urlsplit(value)
+        plain = parsed.port is None or parsed.port > 0  # a ValueError, where it is none
+    except ValueError:
+        plain = False
+    if not plain or parsed.scheme not in {"http", "https"} or not parsed.hostname or parsed.username is not None:
         raise ValueError("an http or https URL without user and password")
-    return value.rstrip("/")
+    if not re.fullmatch(r"[!-~]+", value) or parsed.fragment:
+        raise ValueError("a URL of printable ASCII characters without a fragment")
+    return value
 
 
 def _secret(value: object) -> object:
@@ -88,6 +96,38 @@ def _secret(value: object) -> object:
     return value
 
 
+def _phrase(value: str) -> str:
+    """A regular expression whose search never takes longer than the text is long (RE2 has no backtracking)."""
+    if not value.strip():
+        raise ValueError("empty: it would be found in every report")
+    try:
+        phrase(value)
+    except re2.error as error:
+        words = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error.args[0]
+        raise ValueError(f"no regular expression of RE2: {words}") from error
+    return value
+
+
+def phrase(value: str) -> Any:
+    """What `[hl7]` looks for in a report, compiled. Upper and lower case are the same."""
+    options = re2.Options()
+    options.case_sensitive = False
+    options.log_errors = False
+    return re2.compile(value, options)
+
+
+def _bearer(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9\-._~+/]+=*", value.get_secret_value()):  # RFC 6750 2.1
+        raise ValueError("no bearer token: letters, digits and -._~+/")
+    return value
+
+
+def _mail_address(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+@[!-~]+", value) or re.search(r'[<>,;"()\\]', value):
+        raise ValueError("an address of the form name@host, in ASCII and without a display name")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -96,6 +136,12 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Hours = Annotated[tuple[time, time], BeforeValidator(_hours)]
 Url = Annotated[str, AfterValidator(_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
+BearerToken = Annotated[Secret, AfterValidator(_bearer)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+
+
+Phrase = Annotated[str, AfterValidator(_phrase)]
+AccessionIn = Literal["IPC-1", "OBR-18", "OBR-3", "ORC-3", "OBR-2", "ORC-2"]
 
 
 class _Section(BaseModel):
@@ -132,6 +178,47 @@ class Dicom(_Section):
     dimse_timeout: Seconds = 30.0
 
 
+def _finding(value: Label) -> Label:
+    if value is Label.NO_FINDING:
+        raise ValueError(f'"No Finding" is no finding; choose among {", ".join(FINDINGS)}')
+    return value
+
+
+class FindingCode(_Section):
+    """The code by which the site's reports name a finding."""
+
+    code: Annotated[str, Field(min_length=1)]
+    finding: Annotated[Label, AfterValidator(_finding)]
+
+
+class Hl7(_Section):
+    """What the hospital says of orders, patients and reports: HL7 v2 over MLLP."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 2576
+    accept: list[Network] = []  # addresses and networks; empty: whoever calls
+    max_connections: Annotated[int, Field(ge=1, le=1000)] = 32
+    max_message_kib: Annotated[int, Field(ge=16, le=65_536)] = 2048
+    message_seconds: Seconds = 30.0  # for a message to come in whole
+    idle_seconds: Seconds = 3600.0  # of silence between messages
+    tls: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    ca_file: Path | None = None  # with it only callers whose certificate it signed come in
+    processing_id: Literal["P", "T", "D"] = "P"  # MSH-11 of the messages that are taken
+    accession_in: list[AccessionIn] = ["IPC-1", "OBR-18", "OBR-3", "ORC-3"]  # the first that is not empty
+    positive: list[Phrase] = []  # in the text of a report: something was found
+    negative: list[Phrase] = []
+    codes: list[FindingCode] = []  # of findings in reports, besides SNOMED CT's
+
+    @model_validator(mode="after")
+    def _secure(self) -> Hl7:
+        if self.tls and self.certificate is None:
+            raise ValueError("tls needs certificate")
+        return self
+
+
 class Database(_Section):
     url: str = "sqlite:///var/hilum.db"
 
@@ -146,6 +233,29 @@ class Web(_Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     hosts: list[str] = []  # names besides loopback by which browsers ask for the page
+
+
+class WorklistSettings(_Section):
+    """What others may look at on the DICOM port; who may is decided by `[dicom] accept`."""
+
+    mwl: bool = True  # Modality Worklist
+    ups: bool = True  # Unified Procedure Steps, Pull and Query
+
+
+class ReportTo(_Section):
+    """A modality that hears of Storage Commitment on an association of its own."""
+
+    ae_title: AETitle
+    host: str = "127.0.0.1"
+    port: Port
+
+
+class Commitment(_Section):
+    """Storage Commitment for modalities. What hilum commits to it keeps for `[spool] keep_days`: it is no archive."""
+
+    offered: bool = False
+    report_to: list[ReportTo] = []  # whoever is not in it is told on the association that it asks on
+    timeout: Seconds = 10.0
 
 
 class Model(_Section):
@@ -243,7 +353,6 @@ class ScDestination(DicomDestination):
 
     kind: Literal["dicom-sc"]
     commitment: bool = False
-    maps: bool = False  # research mode: with the activation map over the film
 
 
 class UpsDestination(DicomDestination):
@@ -254,14 +363,14 @@ class UpsDestination(DicomDestination):
 
 
 class Hl7Destination(_Destination):
-    """HL7 v2 over MLLP; a certificate of our own where the receiver wants to know who calls."""
+    """HL7 v2 over MLLP; names of applications and facilities may be of the form `name^universal id^type`."""
 
     host: str = "127.0.0.1"
     port: Port
     tls: bool = False
-    ca_file: Path | None = None  # default: the system's
-    certificate: Path | None = None
-    key: Path | None = None
+    ca_file: Path | None = None  # who signed the receiver's certificate; default: the system's authorities
+    certificate: Path | None = None  # our own, where the receiver wants to know who calls
+    key: Path | None = None  # of the certificate; default: in the same file
     sending_application: str = "HILUM"  # MSH-3
     sending_facility: str = ""  # MSH-4
     receiving_application: str = ""  # MSH-5
@@ -269,6 +378,14 @@ class Hl7Destination(_Destination):
     character_set: Literal["UNICODE UTF-8", "8859/1", "ASCII"] = "UNICODE UTF-8"  # MSH-18
     processing_id: Literal["P", "T", "D"] = "P"  # MSH-11
     priority_in: Literal["OBR-27", "TQ1-9", "both"] = "both"
+
+    @model_validator(mode="after")
+    def _certificates_are_of_use(self) -> Hl7Destination:
+        if not self.tls and (self.ca_file or self.certificate or self.key):
+            raise ValueError("ca_file, certificate and key need tls = true")
+        if self.key and not self.certificate:
+            raise ValueError("key needs certificate")
+        return self
 
 
 class OruDestination(Hl7Destination):
@@ -278,11 +395,16 @@ class OruDestination(Hl7Destination):
 
 
 class OrderDestination(Hl7Destination):
-    """The order's priority, changed."""
+    """The order's priority, changed. Of the report whoever keeps the order knows first: he is not told of it."""
 
     kind: Literal["hl7-order"]
     message: Literal["OMI^O23", "ORM^O01"] = "OMI^O23"
-    _keeps_tasks = True
+
+    @model_validator(mode="after")
+    def _has_a_place_for_priority(self) -> OrderDestination:
+        if self.message == "ORM^O01" and self.priority_in == "TQ1-9":
+            raise ValueError('ORM^O01 has no TQ1: choose priority_in = "OBR-27"')
+        return self
 
 
 class FhirDestination(_Destination):
@@ -290,7 +412,8 @@ class FhirDestination(_Destination):
 
     kind: Literal["fhir"]
     url: Url  # of the server's base
-    token: Secret | None = None  # bearer; or by OAuth 2 client credentials:
+    patient_system: str = ""  # URI of the hospital's patient numbers, as that server has it
+    token: BearerToken | None = None  # or by OAuth 2 client credentials:
     token_url: Url | None = None
     client_id: str = ""
     client_secret: Secret | None = None
@@ -312,9 +435,34 @@ class WebhookDestination(_Destination):
 
     kind: Literal["webhook"]
     url: Url
-    secret: Secret | None = None  # of the HMAC; without it nothing is signed
+    secret: Secret | None = None  # "whsec_<base64>", as Standard Webhooks has it; without it nothing is signed
     identify: bool = False  # whether the patient is named
     ca_file: Path | None = None
+
+
+class Alarms(_Section):
+    """Mail when a destination has not got its flags in time; without a host nobody is told."""
+
+    after_seconds: Seconds = 300.0  # from the decision
+    host: str = ""
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str = ""  # without it nobody logs in
+    password: Secret | None = None
+    ca_file: Path | None = None  # who signed the mail server's certificate; default: the system's authorities
+    sender: MailAddress | None = None
+    recipients: list[MailAddress] = []
+    state: Path = Path("var/alarms.json")  # what was told, so that a restart does not tell it twice
+
+    @model_validator(mode="after")
+    def _can_be_sent(self) -> Alarms:
+        if self.host and not (self.sender and self.recipients):
+            raise ValueError("host needs sender and recipients")
+        if bool(self.username) != bool(self.password):
+            raise ValueError("username and password belong together")
+        if self.username and self.security == "none":
+            raise ValueError('a password does not go out in the clear: security = "starttls" or "tls"')
+        return self
 
 
 class PaperDestination(_Destination):
@@ -349,14 +497,18 @@ class Settings(BaseSettings):
     )
 
     dicom: Dicom = Dicom()
+    hl7: Hl7 = Hl7()
     database: Database = Database()
     spool: SpoolSettings = SpoolSettings()
     web: Web = Web()
+    worklist: WorklistSettings = WorklistSettings()
+    commitment: Commitment = Commitment()
     model: Model = Model()
     gate: GateRules = GateRules()
     reading: Reading = Reading()
     policy: PolicySettings = PolicySettings()
     destinations: list[Annotated[Destination, Field(discriminator="kind")]] = []
+    alarms: Alarms = Alarms()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod

@@ -14,21 +14,25 @@ from rich.table import Table
 from tests.benchmarks import (
     bench_corridor,
     bench_decode,
+    bench_delivery,
     bench_doors,
     bench_infer,
     bench_receive,
     bench_sr,
     bench_train,
+    bench_worklist,
 )
 
 BENCHES: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
     "corridor": bench_corridor.run,
     "decode": bench_decode.run,
+    "delivery": bench_delivery.run,
     "doors": bench_doors.run,
     "infer": bench_infer.run,
     "receive": bench_receive.run,
     "sr": bench_sr.run,
     "train": bench_train.run,
+    "worklist": bench_worklist.run,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, BasicTextSRStorage, ComprehensiveSRStorage, ExplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
 from schemas.errors import PermanentFailure
@@ -20,18 +20,19 @@ from tests.orthanc import Orthanc, orthanc, orthanc_of_module  # noqa: F401  fix
 from tests.unit.notify.flags import PATIENT, PNEUMOTHORAX, STUDY, VALID, film, flag
 from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
-from worker.notify.sr import SERIES_DESCRIPTION, SERIES_NUMBER, build_sr
+from worker.notify.sr import LADDER, SERIES_DESCRIPTION, SERIES_NUMBER, build_sr
 from worker.notify.wording import CAUTION
 
 DCIODVFY = "/usr/bin/dciodvfy"
 DSRDUMP = "/usr/bin/dsrdump"
 
 every_flag = pytest.mark.parametrize("example", VALID.values(), ids=VALID.keys())
+every_form = pytest.mark.parametrize("form", LADDER, ids=["comprehensive", "enhanced", "basic-text"])
 
 
-def written(example: Flag, folder: Path) -> Path:
+def written(example: Flag, folder: Path, form: UID = ComprehensiveSRStorage) -> Path:
     path = folder / "report.dcm"
-    build_sr(example).save_as(path, enforce_file_format=True)
+    build_sr(example, form).save_as(path, enforce_file_format=True)
     return path
 
 
@@ -41,21 +42,31 @@ def told(command: list[str | Path]) -> str:
     return (done.stdout + done.stderr).decode("utf-8", "replace")
 
 
+@every_form
 @every_flag
-def test_dciodvfy_finds_no_error(example: Flag, tmp_path: Path) -> None:
-    said = told([DCIODVFY, written(example, tmp_path)])
-    assert "ComprehensiveSR" in said
+def test_dciodvfy_finds_no_error(example: Flag, form: UID, tmp_path: Path) -> None:
+    said = told([DCIODVFY, written(example, tmp_path, form)])
+    assert form.name.removesuffix(" Storage").replace(" ", "") in said  # which IOD it held the report against
     assert not re.findall(r"(?m)^Error.*", said), said
 
 
+@every_form
 @every_flag
-def test_dsrdump_reads_the_whole_report(example: Flag, tmp_path: Path) -> None:
+def test_dsrdump_reads_the_whole_report(example: Flag, form: UID, tmp_path: Path) -> None:
     # +Pl: the whole text of an item; what dsrdump objects to is an error (E:) or a fault of the tree (W: ... content)
-    said = told([DSRDUMP, "+Pl", written(example, tmp_path)])
-    assert "Comprehensive SR Document" in said
+    said = told([DSRDUMP, "+Pl", written(example, tmp_path, form)])
+    assert f"{form.name.removesuffix(' Storage')} Document" in said
     assert '"Qualitative Evaluations"' in said
     assert CAUTION in said
     assert not re.findall(r"(?m)^[EF]:.*", said), said
+
+
+def test_dciodvfy_and_dsrdump_would_say_so_of_a_number_in_a_basic_text_report(tmp_path: Path) -> None:
+    report = dcmread(written(flag(), tmp_path))
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    report.save_as(tmp_path / "broken.dcm")
+    assert re.findall(r"(?m)^Error.*", told([DCIODVFY, tmp_path / "broken.dcm"]))
+    assert re.findall(r"(?m)^[EF]:.*", told([DSRDUMP, tmp_path / "broken.dcm"]))
 
 
 def test_dciodvfy_would_say_so(tmp_path: Path) -> None:

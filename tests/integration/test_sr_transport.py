@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ComprehensiveSRStorage, ImplicitVRLittleEndian
+from pydicom.uid import UID, BasicTextSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
@@ -20,7 +21,7 @@ from schemas.errors import PermanentFailure, TransientFailure
 from tests.unit.notify.flags import STUDY, flag
 from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
-from worker.notify.sr import build_sr
+from worker.notify.sr import LADDER, build_sr
 from worker.simulate.pacs import Pacs
 
 ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 0, 0])
@@ -158,6 +159,52 @@ def test_check(pacs: Pacs) -> None:
     )
 
 
+# The ladder
+
+
+@contextmanager
+def taking(folder: Path, *forms: str) -> Iterator[Pacs]:
+    """A PACS that accepts these forms alone."""
+    server = Pacs(folder, sop_classes=forms)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent"),
+    [
+        ([BasicTextSRStorage, EnhancedSRStorage, ComprehensiveSRStorage], ComprehensiveSRStorage),
+        ([BasicTextSRStorage, EnhancedSRStorage], EnhancedSRStorage),
+        ([BasicTextSRStorage], BasicTextSRStorage),
+    ],
+)
+def test_the_richest_form_that_is_accepted_is_sent(tmp_path: Path, accepted: list[UID], sent: UID) -> None:
+    with taking(tmp_path, *accepted) as pacs, to(pacs.port) as channel:
+        assert f"and takes {sent.name} in Explicit VR" in channel.check()
+        first = channel.send(flag())
+        assert channel.send(flag()) == first
+        (path,) = pacs.stored.values()
+    assert dcmread(path).SOPClassUID == sent
+    assert dcmread(path).to_json_dict() == build_sr(flag(), sent).to_json_dict()
+
+
+def test_a_pacs_that_has_learnt_a_richer_form_gets_an_object_that_names_the_one_it_has(tmp_path: Path) -> None:
+    with taking(tmp_path, BasicTextSRStorage) as pacs, to(pacs.port) as channel:
+        first = channel.send(flag())
+    with taking(tmp_path, BasicTextSRStorage, ComprehensiveSRStorage) as pacs, to(pacs.port) as channel:
+        second = channel.send(
+            replace(flag(revision=2, predecessor=1), predecessor_object_id=first.object_id),
+        )
+        report = dcmread(pacs.stored[second.object_id])
+    (before,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert (before.ReferencedSOPClassUID, before.ReferencedSOPInstanceUID) == (BasicTextSRStorage, first.object_id)
+    assert report.SOPClassUID == ComprehensiveSRStorage
+    assert {path.parent for path in pacs.stored.values()} == {pacs.stored[first.object_id].parent}, "one series"
+
+
 # A kept association that died
 
 
@@ -261,10 +308,10 @@ def test_a_pacs_that_takes_no_reports_names_the_class_to_enable() -> None:
     try:
         with to(port) as channel:
             for act in (lambda: channel.send(flag()), channel.check):
-                with pytest.raises(
-                    PermanentFailure, match=r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.88\.33\): have it enabled"
-                ):
+                with pytest.raises(PermanentFailure, match="have it enabled there") as refused:
                     act()
+                for form in LADDER:
+                    assert f"{form.name} ({form})" in str(refused.value)
     finally:
         server.shutdown()
 

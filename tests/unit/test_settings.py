@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from schemas.decision import Urgency
 from schemas.errors import ConfigurationError
 from schemas.findings import Label
-from worker.settings import load
+from worker.settings import load, phrase
 
 
 def write(folder: Path, text: str) -> Path:
@@ -43,7 +44,7 @@ def test_every_fault_is_named_with_its_key_at_once(tmp_path: Path) -> None:
     words = str(caught.value)
     for key in ("dicom.ae_title", "dicom.prot", "web.port", "policy.findings.Pneumothorax.urgency", "destinations.0"):
         assert key in words
-    assert "5 fault(s)" in words
+    assert "6 fault(s)" in words
     assert "STAT, URGENT, ROUTINE" in words
 
 
@@ -109,3 +110,34 @@ def test_an_unknown_name_in_the_environment_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HILUM_WBE__PORT", "3")
     with pytest.raises(ConfigurationError, match="HILUM_WBE__PORT"):
         load(None)
+
+
+def test_what_is_looked_for_in_reports_is_compiled_at_start_and_faults_are_named(tmp_path: Path) -> None:
+    codes = "codes = [{ code = 'RID1', finding = 'Mass' }]"
+    settings = load(write(tmp_path, f"[hl7]\nnegative = ['no (evidence of )?acute']\n{codes}\n"))
+    assert [(coded.code, coded.finding) for coded in settings.hl7.codes] == [("RID1", Label.MASS)]
+    assert phrase(settings.hl7.negative[0]).search("There is No Acute process") is not None
+    path = write(
+        tmp_path,
+        """
+        [hl7]
+        positive = ["fine", "(", '(a)\\1', " "]
+        codes = [{ code = "RID1", finding = "Cold" }, { code = "RID2", finding = "No Finding" }]
+        accept = ["nowhere"]
+        accession_in = ["PID-3"]
+        """,
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    numbered = ("positive.1", "positive.2", "positive.3", "accept.0", "accession_in.0")
+    for key in (*numbered, "codes.0.finding", "codes.1.finding"):
+        assert f"hl7.{key}: " in str(caught.value)
+    assert "7 fault(s)" in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"hl7: .*tls needs certificate"):
+        load(write(tmp_path, "[hl7]\ntls = true\n"))
+
+
+def test_a_phrase_takes_time_in_proportion_to_the_text() -> None:
+    began = time.perf_counter()
+    assert phrase("(a+)+b").search("a" * 200_000) is None
+    assert time.perf_counter() - began < 5

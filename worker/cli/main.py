@@ -10,7 +10,22 @@ import typer
 
 from schemas.errors import ConfigurationError
 from worker import __version__
-from worker.cli import check, demo, models, predict, queue, runs, send, serve, withdraw, worklist
+from worker.cli import (
+    check,
+    conformance,
+    demo,
+    models,
+    predict,
+    queue,
+    report,
+    runs,
+    second_look,
+    send,
+    serve,
+    try_policy,
+    withdraw,
+    worklist,
+)
 from worker.cli.options import clear_errors, console
 
 app = typer.Typer(
@@ -44,13 +59,17 @@ app.command()(worklist.worklist)
 app.command()(worklist.results)
 app.command()(check.check)
 app.command()(check.migrate)
+app.command()(conformance.conformance)
 app.command()(queue.requeue)
 app.command()(queue.replay)
+app.command()(try_policy.try_policy)
 app.command()(withdraw.withdraw)
+app.command(name="second-look")(second_look.second_look)
 
 
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
+app.add_typer(report.app, name="report")
 
 
 def add(entry: EntryPoint) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from schemas.errors import ConfigurationError
-from schemas.lifecycle import JobState
+from schemas.lifecycle import JobState, OutboxState
 from worker.cli.options import ConfigOption, clear_errors, console, settings_from
+
+
+class Replayable(StrEnum):
+    """What can be sent again."""
+
+    REFUSED = OutboxState.REFUSED.value
+    SENT = OutboxState.SENT.value
 
 
 @clear_errors
@@ -40,6 +48,10 @@ def replay(
     destination: Annotated[str | None, typer.Option(help="Only this destination.")] = None,
     study: Annotated[str | None, typer.Option("--study", help="Only this Study Instance UID.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only flags decided since then (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only flags decided before then (UTC).")] = None,
+    state: Annotated[
+        list[Replayable] | None, typer.Option(help="Only what was refused, or only what was sent. Default: both.")
+    ] = None,
 ) -> None:
     """Send flags again: what was refused, or what a destination has lost. The same flag is the same object there."""
     from datetime import UTC
@@ -47,13 +59,14 @@ def replay(
     from worker.assemble import database
     from worker.record.outbox import Outbox
 
-    if destination is None and study is None and since is None:
-        raise ConfigurationError("say what to replay: --destination, --study or --since")
+    if (destination, study, since, until) == (None,) * 4:
+        raise ConfigurationError("say what to replay: --destination, --study, --since or --until")
     settings = settings_from(config)
     names = [d.name for d in settings.destinations]
     if destination is not None and destination not in names:
         raise ConfigurationError(f"--destination: {destination!r} is not configured; there are: {', '.join(names)}")
     db = database(settings)
     db.check()
-    at = None if since is None else since.replace(tzinfo=UTC)
-    console.print(f"{Outbox(db).replay(destination, study, at)} flag(s) will be sent again")
+    start, end = (None if at is None else at.replace(tzinfo=UTC) for at in (since, until))
+    states = [OutboxState(s.value) for s in state or Replayable]
+    console.print(f"{Outbox(db).replay(destination, study, start, end, states)} flag(s) will be sent again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -16,6 +16,9 @@ from schemas.flag import WITHDRAWN
 from schemas.not_analysed import WORDS
 from worker.cli.options import ConfigOption, clear_errors, console, settings_from
 
+if TYPE_CHECKING:
+    from worker.record.worklist import WorklistRow
+
 STYLE = {Urgency.STAT: "bold white on red", Urgency.URGENT: "bold black on yellow", Urgency.ROUTINE: "dim"}
 
 
@@ -23,6 +26,11 @@ def waited(since: datetime, now: datetime) -> str:
     """For a person: "41 min"."""
     minutes = int((now - since).total_seconds() // 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _why(row: WorklistRow) -> list[str]:
+    withdrawn = [] if row.withdrawn is None else [f"withdrawn: {WITHDRAWN[row.withdrawn]}"]
+    return [*row.reasons, *([row.ordered] if row.ordered else []), *withdrawn]
 
 
 @clear_errors
@@ -46,6 +54,7 @@ def worklist(
                         "study_uid": row.study_uid,
                         "urgency": row.urgency.name,
                         "reasons": list(row.reasons),
+                        "order_urgency": row.order_urgency.name,
                         "state": row.state,
                         "not_analysed": list(row.not_analysed),
                         "received_at": row.received_at.isoformat(),
@@ -67,7 +76,7 @@ def worklist(
             waited(row.received_at, now()),
             Text(row.patient_name or row.patient_id),
             Text(row.accession_number),
-            Text("\n".join(row.reasons) or ("" if row.withdrawn is None else f"withdrawn: {WITHDRAWN[row.withdrawn]}")),
+            Text("\n".join(_why(row))),
             Text(", ".join(WORDS[code] for code in row.not_analysed)),
             str(row.state),
         )

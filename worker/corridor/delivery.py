@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from schemas.errors import LeaseLost, PermanentFailure, RecordError, TransientFailure
+from schemas.flag import Receipt
+from schemas.standing import Standing
 from worker.corridor.bell import Bell
+from worker.corridor.breaker import Breaker, BreakerRules
 from worker.corridor.insist import insist
 from worker.ports import Channel
-from worker.record.outbox import Delivery, Outbox
+from worker.record.destinations import Destinations
+from worker.record.outbox import Delivery, Outbox, Sent
 
+T = TypeVar("T")
 log = logging.getLogger("hilum.delivery")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeliveryRules:
-    """Leases and back-off. A destination that fails is left alone for `pause` x 2^failures, at most `longest`."""
+class DeliveryRules(BreakerRules):
+    """Leases, back-off, and how much is taken in hand at once.
+
+    A commit costs as much as a delivery, so several flags share one: as many as the destination takes in `ahead`
+    seconds. A more urgent flag waits no longer than that for its turn, and where this process decides it, not at all.
+    """
 
     lease: timedelta = timedelta(seconds=60)
-    pause: float = 0.5  # seconds
-    longest: float = 60.0  # seconds
     attempts: int = 5  # of a flag that fails by a fault of ours, before it is set aside for a person
     look_every: float = 0.25  # seconds
+    ahead: float = 0.1  # seconds
+    most: int = 16  # flags
 
 
 class Courier:
@@ -37,16 +46,20 @@ class Courier:
         self,
         *,
         outbox: Outbox,
+        destinations: Destinations,
         channel: Channel,
         news: Bell,
         owner: str,
         rules: DeliveryRules,
         clock: Callable[[], datetime],
     ) -> None:
-        self._outbox, self._channel, self._news = outbox, channel, news
+        self._outbox, self._destinations = outbox, destinations
+        self._channel, self._news = channel, news
         self._owner, self._rules, self._clock = owner, rules, clock
+        self._breaker = Breaker(channel.name, rules, clock())
+        self._said: Standing | None = None  # what the record has of the breaker
+        self._pace = rules.ahead  # seconds for a flag, as last seen
         self._stopping = threading.Event()
-        self._failures = 0
         self._thread = threading.Thread(target=self._run, name=f"courier-{channel.name}", daemon=True)
 
     def start(self) -> None:
@@ -64,9 +77,13 @@ class Courier:
         while not self._stopping.is_set():
             seen = self._news.rung
             try:
-                claimed = self._outbox.claim(self._channel.name, self._owner, 1, self._rules.lease, self._clock())
-                for delivery in claimed:
-                    self._deliver(delivery)
+                claimed = self._outbox.claim(
+                    self._channel.name, self._owner, self._how_many(), self._rules.lease, self._clock()
+                )
+                if claimed:
+                    self._breaker.tries(self._clock())
+                self._say()
+                self._deliver(claimed, seen)
             except LeaseLost:
                 log.warning("lease-lost destination=%s", self._channel.name)
             except RecordError as error:
@@ -79,7 +96,40 @@ class Courier:
                 if not claimed:
                     self._news.wait(seen, self._rules.look_every)
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _how_many(self) -> int:
+        if not self._breaker.is_sound:
+            return 1
+        return max(1, min(self._rules.most, int(self._rules.ahead / max(self._pace, 1e-6))))
+
+    def _deliver(self, claimed: Sequence[Delivery], seen: int) -> None:
+        """One after the other. What went through is noted together; what was not reached goes back untried."""
+        began = time.monotonic()
+        sent: list[Sent] = []
+        waiting = list(claimed)
+        rest = 0.0
+        try:
+            while waiting and not rest:
+                delivery = waiting.pop(0)
+                receipt, rest = self._send(delivery)
+                if receipt is not None:
+                    sent.append(Sent(id=delivery.id, receipt=receipt, at=self._clock()))
+                    if not receipt.proven:  # its proof may be on the way, and asks for what is noted
+                        self._note(sent)
+                        sent = []
+                took = time.monotonic() - began
+                if took > self._rules.ahead or self._news.rung != seen or self._stopping.is_set():
+                    break
+        finally:
+            tried = len(claimed) - len(waiting)
+            self._pace = (time.monotonic() - began) / max(1, tried)
+            if sent or waiting:
+                self._note(sent, [delivery.id for delivery in waiting])
+        if rest:
+            self._say()
+            self._stopping.wait(rest)
+
+    def _send(self, delivery: Delivery) -> tuple[Receipt | None, float]:
+        """The receipt, or None and how many seconds the destination rests."""
         began = time.perf_counter()
         try:
             receipt = self._channel.send(delivery.flag)
@@ -87,35 +137,22 @@ class Courier:
             words = str(error)
             self._tell(lambda: self._outbox.refuse(delivery.id, self._owner, words, self._clock()))
             log.error("refused destination=%s delivery=%s error=%s", self._channel.name, delivery.id, error)
+            self._breaker.answered(self._clock())
         except TransientFailure as error:
-            self._rest(delivery, error)
+            # The destination rests, not the flag: when it is back, the most urgent goes first, not the oldest failure.
+            words = str(error)
+            rest = self._breaker.failed(words, self._clock())
+            self._tell(lambda: self._outbox.retry(delivery.id, self._owner, words, self._clock()))
+            log.warning("resting destination=%s seconds=%.1f error=%s", self._channel.name, rest, error)
+            return None, rest
         except Exception as error:  # noqa: BLE001  a fault of ours: it must not hold up the flags behind it
             self._set_back(delivery, error)
         else:
-            self._failures = 0
-            self._tell(lambda: self._outbox.sent(delivery.id, self._owner, receipt, self._clock()))
+            self._breaker.answered(self._clock())
             ms = 1000 * (time.perf_counter() - began)
             log.info("sent destination=%s delivery=%s ms=%.1f", self._channel.name, delivery.id, ms)
-
-    def _tell(self, tell: Callable[[], None]) -> None:
-        insist(
-            tell,
-            seconds=self._rules.lease.total_seconds(),
-            again_every=self._rules.look_every,
-            stopping=self._stopping,
-        )
-
-    def _wait(self, failures: int) -> float:
-        wait = min(self._rules.longest, self._rules.pause * 2.0 ** min(failures, 20))
-        return wait * random.uniform(0.75, 1.25)  # noqa: S311  jitter, not a secret
-
-    def _rest(self, delivery: Delivery, error: TransientFailure) -> None:
-        # The destination rests, not the flag: when it is back, the most urgent goes first, not the oldest failure.
-        self._failures += 1
-        wait = self._wait(self._failures)
-        self._tell(lambda: self._outbox.retry(delivery.id, self._owner, str(error), self._clock()))
-        log.warning("resting destination=%s seconds=%.1f error=%s", self._channel.name, wait, error)
-        self._stopping.wait(wait)
+            return receipt, 0.0
+        return None, 0.0
 
     def _set_back(self, delivery: Delivery, error: Exception) -> None:
         words = f"internal error {type(error).__name__}; see the log, then replay"
@@ -123,5 +160,30 @@ class Courier:
         if delivery.attempt >= self._rules.attempts:
             self._tell(lambda: self._outbox.refuse(delivery.id, self._owner, words, self._clock()))
         else:
-            wait = timedelta(seconds=self._wait(delivery.attempt))
+            wait = timedelta(seconds=self._rules.rest(delivery.attempt))
             self._tell(lambda: self._outbox.retry(delivery.id, self._owner, words, self._clock() + wait))
+
+    def _note(self, sent: Sequence[Sent], untried: Sequence[int] = ()) -> None:
+        # Somebody else holds what is lost, and sends the same objects again.
+        for lost in self._tell(lambda: self._outbox.settle(self._owner, sent, untried)):
+            log.warning("lease-lost destination=%s delivery=%s", self._channel.name, lost)
+
+    def _say(self) -> None:
+        """Let whoever looks see how the destination does; that this cannot be said must not hold up a flag."""
+        standing = self._breaker.standing
+        if standing == self._said:
+            return
+        try:
+            self._destinations.note(standing)
+        except RecordError as error:
+            log.warning("standing-not-noted destination=%s error=%s", self._channel.name, error)
+        else:
+            self._said = standing
+
+    def _tell(self, tell: Callable[[], T]) -> T:
+        return insist(
+            tell,
+            seconds=self._rules.lease.total_seconds(),
+            again_every=self._rules.look_every,
+            stopping=self._stopping,
+        )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pydicom.uid import ComprehensiveSRStorage
+from functools import partial
 
 from schemas.flag import Flag, Receipt
 from worker.notify.association import Peer
+from worker.notify.commitment import Reports
 from worker.notify.dicom_store import IDLE_SECONDS, DicomStore
-from worker.notify.sr import build_sr, print_forms
+from worker.notify.sr import LADDER, build_sr, print_forms
 
 
 class DicomSr:
-    """Kind `dicom-sr`: Comprehensive SR by C-STORE. The same flag twice is the same SOP instance at the PACS."""
+    """Kind `dicom-sr`: the richest report that the PACS accepts, by C-STORE.
+
+    The same flag twice is the same SOP instance at the PACS, as long as that accepts the same. One that has learnt a
+    richer form gets that, an object of its own in the same series. For `reports` see `DicomStore`.
+    """
 
     def __init__(
         self,
@@ -20,19 +25,18 @@ class DicomSr:
         peer: Peer,
         timeout: float = 10.0,
         idle: float = IDLE_SECONDS,
+        reports: Reports | None = None,
     ) -> None:
         self.name = name
-        self._store = DicomStore(peer, ComprehensiveSRStorage, timeout=timeout, idle=idle)
+        self._store = DicomStore(peer, LADDER, timeout=timeout, idle=idle, reports=reports)
         print_forms()  # now, so that the first flag does not wait for it
 
     def send(self, flag: Flag) -> Receipt:
         """Deliver. Raises `TransientFailure` or `PermanentFailure`."""
-        report = build_sr(flag)
-        said = self._store.store(report)
-        return Receipt(object_id=str(report.SOPInstanceUID), proof=said)
+        return self._store.store(partial(build_sr, flag))
 
     def check(self) -> str:
-        """C-ECHO, and whether the PACS takes Comprehensive SR. Raises `DeliveryError`."""
+        """C-ECHO, and which form of report the PACS takes. Raises `DeliveryError`."""
         return self._store.check()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""C-STORE of reports to one destination, and what the outcome means: delivered, try again, or a person must act."""
+"""C-STORE of objects to one destination, and what the outcome means: delivered, try again, or a person must act."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -14,7 +17,9 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
 from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
-from worker.notify.association import Association, AssociationBroken, AssociationRejected, Peer
+from schemas.flag import Receipt
+from worker.notify import commitment
+from worker.notify.association import Association, AssociationBroken, AssociationRejected, Context, Peer, unexpected
 
 log = logging.getLogger("hilum.notify")
 
@@ -25,33 +30,59 @@ class DicomStore:
     """Keeps an association open between sends that follow one another closely, and lets it go when none does.
 
     One thread sends; `close` may come from another.
+
+    Parameters
+    ----------
+    sop_classes:
+        All are proposed; the first that the peer accepts is sent.
+    reports:
+        Given, the peer is asked for Storage Commitment of everything that it takes. Gets the answers that come on
+        an association of ours after `store` has returned.
     """
 
-    def __init__(self, peer: Peer, sop_class: str, *, timeout: float, idle: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        sop_classes: Sequence[str],
+        *,
+        timeout: float,
+        idle: float = IDLE_SECONDS,
+        reports: commitment.Reports | None = None,
+    ) -> None:
         self._peer = peer
-        self._sop_class = sop_class
+        self._sop_classes = tuple(sop_classes)
         self._timeout = timeout
         self._idle = idle
+        self._reports = reports
         self._lock = threading.Lock()  # held while an association is in use
         self._association: Association | None = None
+        self._try_apart = True  # until commitment is refused on an association of its own as well
+        self._asked = ""  # the object that `store` is busy with
+        self._answer: commitment.Answer | None = None  # what the peer has said of it so far
         self._used_at = 0.0
         self._timer: threading.Timer | None = None
         self._closed = False
 
-    def store(self, dataset: Dataset) -> str:
-        """Send `dataset`; the proof, in words. Raises `TransientFailure` or `PermanentFailure`."""
+    def store(self, build: Callable[[str], Dataset]) -> Receipt:
+        """Send what `build` makes for the SOP class that was accepted.
+
+        Raises
+        ------
+        TransientFailure, PermanentFailure
+            Not delivered. PermanentFailure also when the peer says at once that it does not keep what it took.
+        """
         with self._lock:
-            kept = self._association if self._association is not None and self._association.is_quiet() else None
+            kept = self._association if self._association is not None and self._association.attend() else None
             try:
                 if kept is not None:
                     try:
-                        return self._store_on(kept, dataset)
+                        return self._store_on(kept, build)
                     except (AssociationBroken, ConnectionError):
                         # It died while nobody looked. The same UID again is the same object, so nothing is doubled.
                         log.info("association-died ae=%s", self._peer.ae_title)
                 self._drop()
                 self._association = self._open()
-                return self._store_on(self._association, dataset)
+                return self._store_on(self._association, build)
             except (AssociationBroken, AssociationRejected, OSError) as error:
                 self._drop()
                 raise self._failure(error) from error
@@ -59,22 +90,22 @@ class DicomStore:
                 self._rest()
 
     def check(self) -> str:
-        """C-ECHO on an association of its own, and whether it takes our SOP class; words for a person."""
+        """C-ECHO on an association of its own, and which of our SOP classes it takes; words for a person."""
         try:
             association = self._open()
             try:
                 status = association.echo()
+                context = self._context(association)
+                promise = self._promise(association)
             finally:
                 association.release()
         except (AssociationBroken, AssociationRejected, OSError) as error:
             raise self._failure(error) from error
         if status:
             raise TransientFailure(f"{self._peer} answers C-ECHO with status 0x{status:04X}: look at its log")
-        context = association.context(self._sop_class)
-        if context is None:
-            raise self._not_accepted()
         echoed = "offers no C-ECHO" if status is None else "answers C-ECHO"
-        return f"{self._peer} {echoed} and takes {UID(self._sop_class).name} in {UID(context.transfer_syntax).name}"
+        taken = f"{UID(context.sop_class).name} in {UID(context.transfer_syntax).name}"
+        return f"{self._peer} {echoed} and takes {taken}{promise}"
 
     def close(self) -> None:
         """Let go of the peer for good, if need be in the middle of a send, which then fails for the time being."""
@@ -91,26 +122,97 @@ class DicomStore:
         if association is not None:
             association.release()
 
-    def _store_on(self, association: Association, dataset: Dataset) -> str:
-        context = association.context(self._sop_class)
-        if context is None:
-            raise self._not_accepted()
-        syntax = UID(context.transfer_syntax)
-        encoded = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
-        if encoded is None:
-            raise PermanentFailure("the report could not be encoded; a fault of hilum's: see the log")
-        status = association.store(context, str(dataset.SOPInstanceUID), encoded)
-        return proof(status, self._peer)
+    def _store_on(self, association: Association, build: Callable[[str], Dataset]) -> Receipt:
+        context = self._context(association)
+        dataset = build(context.sop_class)
+        object_id = str(dataset.SOPInstanceUID)
+        said = proof(association.store(context, object_id, _encoded(dataset, context)), self._peer)
+        if self._reports is None:
+            return Receipt(object_id=object_id, proof=said)
+        return self._ask(association, context.sop_class, Receipt(object_id=object_id, proof=said))
+
+    def _ask(self, association: Association, sop_class: str, stored: Receipt) -> Receipt:
+        """Ask for Storage Commitment. It has arrived: whatever becomes of the question, it is not sent again for it."""
+        self._asked, self._answer = stored.object_id, None
+        try:
+            with self._committing(association) as (asked, context):
+                if context is None:
+                    return replace(stored, proof=f"{stored.proof}, commitment is not offered")
+                information = _encoded(commitment.request(sop_class, stored.object_id), context)
+                status = asked.action(context, commitment.SOP_INSTANCE, commitment.REQUEST, information)
+        except (AssociationBroken, AssociationRejected, OSError) as error:
+            self._drop()
+            log.warning("commitment-not-asked ae=%s kind=%s", self._peer.ae_title, type(error).__name__)
+            return replace(stored, proof=f"{stored.proof}, commitment could not be asked for")
+        finally:
+            self._asked = ""
+        if self._answer is not None:
+            if not self._answer.kept:
+                raise PermanentFailure(self._answer.words)
+            return replace(stored, proof=f"{stored.proof}; {self._answer.words}")
+        if status != commitment.SUCCESS:
+            return replace(stored, proof=f"{stored.proof}, commitment refused: {commitment.why(status)}")
+        return replace(stored, proof=f"{stored.proof}, commitment asked for", proven=False)
+
+    @contextmanager
+    def _committing(self, association: Association) -> Iterator[tuple[Association, Context | None]]:
+        """The association to ask on: this one, or one of its own where the peer keeps the two services apart."""
+        context = association.context(commitment.SOP_CLASS)
+        if context is not None or not self._try_apart:
+            yield association, context
+            return
+        try:
+            apart = Association.request(self._peer, _in_both_syntaxes(commitment.SOP_CLASS), self._timeout, self._hear)
+        except AssociationRejected:
+            self._try_apart = False
+            yield association, None
+            return
+        try:
+            context = apart.context(commitment.SOP_CLASS)
+            self._try_apart = context is not None
+            yield apart, context
+        finally:
+            apart.release()
+
+    def _hear(self, information: Dataset) -> int:
+        """An N-EVENT-REPORT on an association of ours."""
+        if self._reports is None:
+            return unexpected(information)
+        try:
+            for answer in commitment.answers(information, self._peer.ae_title):
+                if answer.object_id == self._asked:
+                    self._answer = answer  # goes into the receipt: of what is being sent the record knows nothing yet
+                    return commitment.SUCCESS
+        except Exception:  # noqa: BLE001 - bytes that are no answer: `note` says so
+            self._answer = None
+        return self._reports.note(lambda: information, self._peer.ae_title)
+
+    def _promise(self, association: Association) -> str:
+        """What `check` says of Storage Commitment."""
+        if self._reports is None:
+            return ""
+        with self._committing(association) as (_, context):
+            return "; commits itself to storage" if context else "; offers no Storage Commitment: C-STORE is the proof"
+
+    def _context(self, association: Association) -> Context:
+        """The richest that was accepted. Raises `PermanentFailure` where none was."""
+        for sop_class in self._sop_classes:
+            context = association.context(sop_class)
+            if context is not None:
+                return context
+        names = " or ".join(f"{UID(sop_class).name} ({sop_class})" for sop_class in self._sop_classes)
+        raise PermanentFailure(f"{self._peer} does not accept {names}: have it enabled there")
 
     def _open(self) -> Association:
         if self._closed:
             raise TransientFailure(f"{self._peer}: the channel is closed")
         began = time.perf_counter()
-        # A context for each syntax: of one with several the peer picks, and reports are ready in Explicit VR.
-        contexts = [(self._sop_class, syntax) for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)]
+        services = [commitment.SOP_CLASS] if self._reports is not None else []
+        contexts = _in_both_syntaxes(*self._sop_classes, *services)
         association = Association.request(
-            self._peer, [*contexts, (Verification, ImplicitVRLittleEndian)], self._timeout
+            self._peer, [*contexts, (Verification, ImplicitVRLittleEndian)], self._timeout, self._hear
         )
+        self._try_apart = True
         log.info("associated ae=%s ms=%.1f", self._peer.ae_title, 1000 * (time.perf_counter() - began))
         return association
 
@@ -137,19 +239,32 @@ class DicomStore:
                 self._arm(left)
                 return
             association, self._association = self._association, None
+            if association is not None:
+                association.attend()
         if association is not None:
             association.release()
-
-    def _not_accepted(self) -> PermanentFailure:
-        name = UID(self._sop_class).name
-        return PermanentFailure(f"{self._peer} does not accept {name} ({self._sop_class}): have it enabled there")
 
     def _failure(self, error: Exception) -> DeliveryError:
         if isinstance(error, AssociationRejected):
             return rejection(error, self._peer)
         if self._closed:
             return TransientFailure(f"{self._peer}: the channel was closed")
-        return TransientFailure(f"{self._peer}: {_network_words(error, self._timeout)}")
+        return TransientFailure(f"{self._peer}: {network_words(error, self._timeout)}")
+
+
+def _in_both_syntaxes(*sop_classes: str) -> list[tuple[str, str]]:
+    """A context for each syntax: of one with several the peer picks, and objects are ready in Explicit VR."""
+    return [
+        (sop_class, syntax) for sop_class in sop_classes for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    ]
+
+
+def _encoded(dataset: Dataset, context: Context) -> bytes:
+    syntax = UID(context.transfer_syntax)
+    encoded: bytes | None = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
+    if encoded is None:
+        raise PermanentFailure("the object could not be encoded; a fault of hilum's: see the log")
+    return encoded
 
 
 def proof(status: int, peer: Peer) -> str:
@@ -165,20 +280,20 @@ def proof(status: int, peer: Peer) -> str:
     said = f"C-STORE 0x{status:04X}"
     if status == 0x0000:
         return said
-    if status == 0x0111:  # Duplicate SOP Instance: it has the report already, from an attempt whose answer was lost
+    if status == 0x0111:  # Duplicate SOP Instance: it has the object already, from an attempt whose answer was lost
         return f"{said}, it was there already"
     if status in _REMARKS or status >> 12 == 0xB:
         return f"{said}, {_REMARKS.get(status, 'stored with a warning')}"
     if status >> 8 == 0xA7:
         raise TransientFailure(f"{peer} is out of resources ({said}): make room there")
     if status in {0x0110, 0x0210, 0xFE00}:
-        raise TransientFailure(f"{peer} failed to process the report ({said}): look at its log")
+        raise TransientFailure(f"{peer} failed to process the object ({said}): look at its log")
     if status >> 8 == 0xA9:
-        words = "says that the report does not match its SOP class"
+        words = "says that the object does not match its SOP class"
     elif status >> 12 == 0xC:
-        words = "cannot understand the report"
+        words = "cannot understand the object"
     else:
-        words = _REFUSALS.get(status, "refuses the report")
+        words = _REFUSALS.get(status, "refuses the object")
     raise PermanentFailure(f"{peer} {words} ({said}): mend it there, then replay")
 
 
@@ -216,7 +331,8 @@ def rejection(error: AssociationRejected, peer: Peer) -> DeliveryError:
     return PermanentFailure(f"{words}; ask its administrator why")
 
 
-def _network_words(error: Exception, timeout: float) -> str:
+def network_words(error: Exception, timeout: float) -> str:
+    """What the network said, with the mend."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout:g} s: is it overloaded, or a firewall between?"
     if isinstance(error, ConnectionRefusedError):

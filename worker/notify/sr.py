@@ -1,13 +1,15 @@
-"""A flag as a structured report: Comprehensive SR (PS3.3 A.35.3), template TID 1500 (PS3.16), by highdicom.
+"""A flag as a structured report, template TID 1500 (PS3.16), by highdicom, in three forms (PS3.3 A.35.1 to A.35.3).
 
 Built from the flag alone; the film's file is not opened. The report says what the site's policy raised, and of the
 other films that they were read, or why not. Probabilities that the policy is silent on stay in the record: the report
 of a triage device names the findings of its policy and no others.
+
+Comprehensive and Enhanced SR have the same content, for it has no references between its items, which is what
+Enhanced SR forbids. Basic Text SR has no NUM: there a probability stands in the words alone.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -40,30 +42,34 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
-from pydicom.uid import UID, ComprehensiveSRStorage, DigitalXRayImageStorageForPresentation
+from pydicom.uid import (
+    UID,
+    BasicTextSRStorage,
+    ComprehensiveSRStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedSRStorage,
+)
 
-from schemas.decision import Reason, Urgency
-from schemas.findings import SNOMED, Code, Label
-from schemas.flag import FilmResult, Flag
+from schemas.decision import Reason
+from schemas.findings import Code
+from schemas.flag import WITHDRAWN, FilmResult, Flag
 from schemas.identity import StudyContext
 from schemas.not_analysed import WORDS, NotAnalysed
 from worker import __version__
+from worker.notify.codes import CHEST_FILM, PRIORITY, URGENCY, finding_code
 from worker.notify.forms import Form, encode, item, sequence
+from worker.notify.study_module import patient_and_study
 from worker.notify.uids import derive_uid, sr_instance_uid, sr_series_uid
-from worker.notify.wording import NOTHING_RAISED, sentences
+from worker.notify.wording import NOTHING_RAISED, headline, sentences
 
+# The forms of a report, the richest first.
+LADDER: Final = (ComprehensiveSRStorage, EnhancedSRStorage, BasicTextSRStorage)
 # High, so that no viewer that sorts by number opens the study with the report in place of the film.
 SERIES_NUMBER: Final = 9901
 SERIES_DESCRIPTION: Final = "hilum triage, not for diagnosis"
 
-_URGENCY: Final = {
-    Urgency.STAT: Code("49499008", "SCT", "Stat"),
-    Urgency.URGENT: Code("103391001", "SCT", "Urgent"),
-    Urgency.ROUTINE: Code("50811001", "SCT", "Routine"),
-}
-_ANY_FINDING: Final = Code("118247008", "SCT", "Radiologic finding")  # what the binary model says
-_PRIORITY: Final = CodedConcept("260870009", "SCT", "Priority")
-_CHEST_FILM: Final = CodedConcept("399208008", "SCT", "Plain chest X-ray")
+_PRIORITY: Final = CodedConcept(PRIORITY.value, PRIORITY.scheme, PRIORITY.meaning)
+_CHEST_FILM: Final = CodedConcept(CHEST_FILM.value, CHEST_FILM.scheme, CHEST_FILM.meaning)
 _QUALITATIVE_EVALUATIONS: Final = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
 
 # Placeholders of the printed forms: keyword of the element, and a value that stands nowhere else in a report.
@@ -91,29 +97,30 @@ _GAPS: Final = {
     },
 }
 
-_DATE: Final = re.compile(r"[0-9]{8}")  # PS3.5 6.2, VR DA
-_TIME: Final = re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2}(\.[0-9]{1,6})?)?)?")  # VR TM
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\\]")  # the backslash separates values; ESC would switch the repertoire
 
-
-def build_sr(flag: Flag) -> Dataset:
+def build_sr(flag: Flag, sop_class: str = ComprehensiveSRStorage) -> Dataset:
     """The report of one revision of a study's urgency, in Explicit VR Little Endian with File Meta Information.
+
+    `sop_class` is one of `LADDER`. Each form is an object of its own, so that a UID never stands for two classes; a
+    report names as its predecessor the object that the destination was really sent, whatever its form.
 
     Equal flags give equal data sets, byte for byte. Dates and times are local to this machine, as a modality's are.
     Text is in UTF-8 (ISO_IR 192), whatever the film was in. Identifiers that a PACS matches by are carried through
     as sent, even where they are longer than their VR allows.
     """
     printed = print_forms()
-    sop_uid = sr_instance_uid(flag.study_uid, flag.model_id, flag.revision)
+    sop_uid = sr_instance_uid(flag.study_uid, flag.model_id, flag.revision, sop_class)
     decided = flag.decided_at.astimezone()
     date, time = f"{decided:%Y%m%d}", f"{decided:%H%M%S.%f}"
 
     document = printed.document[:]  # a data set of its own, of the same elements, still encoded
     document.file_meta = deepcopy(printed.document.file_meta)
+    document.file_meta.MediaStorageSOPClassUID = UID(sop_class)
     document.file_meta.MediaStorageSOPInstanceUID = UID(sop_uid)
     elements = {
-        **_patient_and_study(flag.context),
+        **patient_and_study(flag.context),
         "SpecificCharacterSet": "ISO_IR 192",
+        "SOPClassUID": sop_class,
         "StudyInstanceUID": flag.study_uid,
         "SeriesInstanceUID": sr_series_uid(flag.study_uid, flag.model_id),
         "SOPInstanceUID": sop_uid,
@@ -124,19 +131,17 @@ def build_sr(flag: Flag) -> Dataset:
         "ContentDate": date,
         "ContentTime": time,
     }
+    if flag.withdrawn is not None:
+        elements["CompletionFlagDescription"] = f"Flag withdrawn: {WITHDRAWN[flag.withdrawn]}"
     for keyword, value in elements.items():
         # As sent: pydicom would warn of an odd value, and its warning quotes the patient.
         document.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=IGNORE))
     document.CurrentRequestedProcedureEvidenceSequence = _references(flag.study_uid, map(_instance, flag.films))
     if flag.predecessor is not None:
-        model_id = flag.predecessor_model_id or flag.model_id
-        before = _Instance(
-            series_uid=sr_series_uid(flag.study_uid, model_id),
-            sop_class=ComprehensiveSRStorage,
-            sop_uid=sr_instance_uid(flag.study_uid, model_id, flag.predecessor),
+        document.PredecessorDocumentsSequence = _references(
+            flag.study_uid, [_before(flag, flag.predecessor, sop_class)]
         )
-        document.PredecessorDocumentsSequence = _references(flag.study_uid, [before])
-    content = printed.content(flag)
+    content = printed.content(flag, numbers=sop_class != BasicTextSRStorage)
     tag = Tag("ContentSequence")
     document[tag] = RawDataElement(tag, "SQ", len(content), content, 0, False, True)
     return document
@@ -150,6 +155,14 @@ class _Instance(NamedTuple):
 
 def _instance(film: FilmResult) -> _Instance:
     return _Instance(film.instance.series_uid, film.instance.sop_class, film.instance.sop_uid)
+
+
+def _before(flag: Flag, revision: int, sop_class: str) -> _Instance:
+    """The report of an earlier revision, in the form in which the destination has it; as far as is known, in this."""
+    model_id = flag.predecessor_model_id or flag.model_id
+    forms = {sr_instance_uid(flag.study_uid, model_id, revision, form): form for form in (sop_class, *LADDER)}
+    sop_uid = flag.predecessor_object_id if flag.predecessor_object_id in forms else next(iter(forms))
+    return _Instance(sr_series_uid(flag.study_uid, model_id), forms[sop_uid], sop_uid)
 
 
 def _references(study_uid: str, instances: Iterable[_Instance]) -> list[Dataset]:
@@ -171,32 +184,6 @@ def _references(study_uid: str, instances: Iterable[_Instance]) -> list[Dataset]
     return [study]
 
 
-def _patient_and_study(context: StudyContext) -> dict[str, str]:
-    """Patient and General Study Module; what is no date, time or sex of the standard's is left empty (type 2)."""
-    elements = {
-        "PatientName": _text(context.patient_name),
-        "PatientID": _text(context.patient_id),
-        "PatientBirthDate": context.patient_birth_date if _DATE.fullmatch(context.patient_birth_date) else "",
-        "PatientSex": context.patient_sex if context.patient_sex in {"M", "F", "O"} else "",
-        "StudyDate": context.study_date if _DATE.fullmatch(context.study_date) else "",
-        "StudyTime": context.study_time if _TIME.fullmatch(context.study_time) else "",
-        "StudyID": _text(context.study_id),
-        "AccessionNumber": _text(context.accession_number),
-        "ReferringPhysicianName": _text(context.referring_physician_name),
-    }
-    optional = {
-        "IssuerOfPatientID": _text(context.issuer_of_patient_id),
-        "StudyDescription": _text(context.study_description),
-        "InstitutionName": _text(context.institution_name),
-    }
-    return elements | {keyword: value for keyword, value in optional.items() if value}
-
-
-def _text(value: str) -> str:
-    # A lone surrogate (bytes that were no text in the film's character set) has no UTF-8.
-    return _CONTROL.sub(" ", value).encode("utf-8", "replace").decode("utf-8").strip()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Printed:
     """What all reports have in common: a document, and the forms that its content is made of."""
@@ -207,14 +194,15 @@ class _Printed:
     group: bytes
     evaluations: bytes
     finding: Form
+    finding_in_words: Form  # without its probability as a number
     tracking: Form  # of a group without a finding
     image: Form
     priority: Form
     comment: Form
 
-    def content(self, flag: Flag) -> bytes:
+    def content(self, flag: Flag, *, numbers: bool) -> bytes:
         """The items of the root's Content Sequence."""
-        evaluations = self.priority.fill(**_code("priority", _URGENCY[flag.urgency]))
+        evaluations = self.priority.fill(**_code("priority", URGENCY[flag.urgency]))
         evaluations += b"".join(self.comment.fill(text=sentence) for sentence in sentences(flag))
         context = self.context.fill(
             device_uid=derive_uid("device", flag.model_id),
@@ -223,42 +211,48 @@ class _Printed:
         )
         return (
             context
-            + _container(self.measurements, b"".join(self._groups(flag)))
+            + _container(self.measurements, b"".join(self._groups(flag, numbers)))
             + _container(self.evaluations, evaluations)
         )
 
-    def _groups(self, flag: Flag) -> Iterator[bytes]:
+    def _groups(self, flag: Flag, numbers: bool) -> Iterator[bytes]:
         """TID 1501 for every finding that a film was raised for, then the other films by what became of them."""
-        said = set()
-        for film in flag.films:
-            for reason in film.reasons:
-                said.add(reason.finding)
-                yield self._finding(flag, reason, [film])
-        for reason in flag.reasons:
-            if reason.finding not in said:  # of a film that has since been read again
-                yield self._finding(flag, reason, [])
-
+        if flag.withdrawn is None:
+            yield from self._findings(flag, numbers)
         others: dict[NotAnalysed | None, list[FilmResult]] = {}
         for film in flag.films:
-            if not film.reasons:
+            if not film.reasons or flag.withdrawn is not None:
                 others.setdefault(film.not_analysed, []).append(film)
+        read = NOTHING_RAISED if flag.withdrawn is None else headline(flag)
         for code, films in others.items():
-            words = f"Not analysed: {WORDS[code]}" if code else NOTHING_RAISED
+            words = f"Not analysed: {WORDS[code]}" if code else read
             uid = derive_uid("tracking", flag.study_uid, flag.model_id, code or "read")
             tracking = self.tracking.fill(identifier=code.value if code else "read", uid=uid, **_algorithm(flag))
             yield self._group(tracking, words, films)
 
-    def _finding(self, flag: Flag, reason: Reason, films: Sequence[FilmResult]) -> bytes:
-        finding = SNOMED[Label(reason.finding)] if reason.finding in SNOMED else _ANY_FINDING
+    def _findings(self, flag: Flag, numbers: bool) -> Iterator[bytes]:
+        said = set()
+        for film in flag.films:
+            for reason in film.reasons:
+                said.add(reason.finding)
+                yield self._finding(flag, reason, [film], numbers)
+        for reason in flag.reasons:
+            if reason.finding not in said:  # of a film that has since been read again
+                yield self._finding(flag, reason, [], numbers)
+
+    def _finding(self, flag: Flag, reason: Reason, films: Sequence[FilmResult], numbers: bool) -> bytes:
         on = [film.instance.sop_uid for film in films]
-        filled = self.finding.fill(
-            identifier=reason.finding,
-            uid=derive_uid("tracking", flag.study_uid, flag.model_id, reason.finding, *on),
-            probability=f"{reason.probability:.4f}",
+        values = {
+            "identifier": reason.finding,
+            "uid": derive_uid("tracking", flag.study_uid, flag.model_id, reason.finding, *on),
             **_algorithm(flag),
-            **_code("finding", finding),
-            **_code("priority", _URGENCY[reason.urgency]),
-        )
+            **_code("finding", finding_code(reason.finding)),
+            **_code("priority", URGENCY[reason.urgency]),
+        }
+        if numbers:
+            filled = self.finding.fill(probability=f"{reason.probability:.4f}", **values)
+        else:
+            filled = self.finding_in_words.fill(**values)
         return self._group(filled, reason.words, films)
 
     def _group(self, filled: bytes, words: str, films: Sequence[FilmResult]) -> bytes:
@@ -336,6 +330,7 @@ def print_forms() -> _Printed:
         group=_shell(group[0]),
         evaluations=encode(ContainerContentItem(_QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")),
         finding=_form(group[0].ContentSequence),
+        finding_in_words=_form(each for each in group[0].ContentSequence if each.ValueType != "NUM"),
         tracking=_form(bare[0].ContentSequence),
         image=_form([SourceImageForMeasurementGroup(_GAPS["sop_class"][1], _GAPS["sop_uid"][1])]),
         priority=_form([CodeContentItem(_PRIORITY, _gap_code("priority"), "CONTAINS")]),
@@ -384,6 +379,6 @@ def _placeholder_film() -> Dataset:
     film = Dataset()
     film.StudyInstanceUID = film.SeriesInstanceUID = film.SOPInstanceUID = "2.25.0"
     film.SOPClassUID = DigitalXRayImageStorageForPresentation
-    for keyword in _patient_and_study(StudyContext()):
+    for keyword in patient_and_study(StudyContext()):
         setattr(film, keyword, "")
     return film

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from pynetdicom import evt
@@ -18,7 +19,7 @@ from pynetdicom.sop_class import Verification
 from schemas.errors import ConfigurationError
 from schemas.identity import Sender
 from schemas.rejection import Rejection
-from worker.ports import Spool
+from worker.ports import Spool, Window
 from worker.receive.access import LocalAE, Refusal, admit, too_many
 from worker.receive.negotiation import Proposal, contexts_for, refused
 from worker.receive.store import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Arrival, Intake
@@ -74,6 +75,8 @@ class Listener:
         Told of each refused association, SOP class or transfer syntax, rate-limited.
     extra_handlers:
         Services besides C-ECHO and C-STORE.
+    windows:
+        Who answers C-FIND.
     clock:
         The time, aware.
     """
@@ -87,6 +90,7 @@ class Listener:
         rejected: Callable[[Rejection], object],
         *,
         extra_handlers: Sequence[ExtraHandler] = (),
+        windows: Sequence[Window] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         for local in config.local_aes:
@@ -98,7 +102,8 @@ class Listener:
         self._intake = intake
         self._rejected = rejected
         self._extra_handlers = tuple(extra_handlers)
-        self._services = frozenset[str]().union(*(extra.sop_classes for extra in extra_handlers))
+        self._windows = {sop_class: window for window in windows for sop_class in window.sop_classes}
+        self._services = frozenset(self._windows).union(*(extra.sop_classes for extra in extra_handlers))
         self._clock = clock
         self._lock = threading.Lock()
         self._admitted: set[StoreAssociation] = set()
@@ -119,17 +124,17 @@ class Listener:
         # pynetdicom counts port probes as associations: we count those that we have let in.
         ae.maximum_associations = config.max_associations + 2 * _STRANGERS
         ae.add_supported_context(Verification)
-        handlers = [(extra.event, extra.handler) for extra in self._extra_handlers]
         try:
             self._server = ae.make_server(
                 (config.host, config.port),
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACCEPTED, self._on_accepted),
-                    *handlers,
+                    *_by_event(self._extra_handlers),
                 ],
                 server_class=StoreServer,
                 open_arrival=self._open_arrival,
+                windows=self._windows,
                 most_connections=config.max_associations + _STRANGERS,
             )
         except OSError as error:
@@ -229,6 +234,18 @@ class Listener:
             self._rejected(Rejection(sender=sender, what=what, mend=mend, at=now))
         except Exception:  # the record may be away: that must not cost the association
             log.exception("rejection-not-recorded")
+
+
+def _by_event(extras: Sequence[ExtraHandler]) -> list[tuple[Any, Callable[[evt.Event], Any]]]:
+    """pynetdicom has one handler for an event: ours asks whose SOP class the presentation context is of."""
+    handlers: dict[Any, dict[str, Callable[[Any], Any]]] = {}
+    for extra in extras:
+        handlers.setdefault(extra.event, {}).update(dict.fromkeys(extra.sop_classes, extra.handler))
+
+    def dispatch(of: dict[str, Callable[[Any], Any]], event: evt.Event) -> Any:
+        return of[str(event.context.abstract_syntax)](event)
+
+    return [(event, partial(dispatch, of)) for event, of in handlers.items()]
 
 
 def _proposal(assoc: StoreAssociation) -> Proposal:

@@ -10,7 +10,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from pydicom.uid import UID
+from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
 from pynetdicom.sop_class import Verification
 
@@ -20,6 +21,8 @@ Proposal: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 _STORAGE: Final = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 _DICOM_ROOT: Final = "1.2.840.10008."
 _STORAGE_ROOT: Final = _DICOM_ROOT + "5.1.4.1.1."
+# Of what is no film: an identifier or a step is never compressed, and nobody speaks Big Endian alone (PS3.5 10.1).
+_PLAIN: Final = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
 _NAMED: Final = 8  # as many names as a remark gives before it says how many more there are
 
 
@@ -33,6 +36,12 @@ def is_storage(abstract_syntax: str) -> bool:
     if not uid.type:  # not in pydicom's dictionary
         return abstract_syntax.startswith(_STORAGE_ROOT)
     return uid.type == "SOP Class" and abstract_syntax.startswith(_STORAGE_ROOT) and "Storage" in uid.name
+
+
+def known_storage() -> list[str]:
+    """SOP classes known here under which instances may be stored; those that are not known are taken as well."""
+    dictionary = {uid for uid, entry in UID_dictionary.items() if entry[1] == "SOP Class"}
+    return sorted(uid for uid in dictionary | _STORAGE if is_storage(uid))
 
 
 @lru_cache(maxsize=32)
@@ -53,13 +62,17 @@ def contexts_for(
     accepted: dict[str, dict[str, None]] = {}
     for abstract_syntax, offered in proposal:
         if abstract_syntax == Verification or abstract_syntax in services or is_storage(abstract_syntax):
-            usable = (syntax for syntax in offered if syntax in transfer_syntaxes)
+            taken = _PLAIN if abstract_syntax in services else transfer_syntaxes
+            usable = (syntax for syntax in offered if syntax in taken)
             accepted.setdefault(abstract_syntax, {}).update(dict.fromkeys(usable))
     contexts = []
     for abstract_syntax, syntaxes in accepted.items():
         context = PresentationContext()
         context.abstract_syntax = abstract_syntax
         context.transfer_syntax = list(syntaxes)
+        if abstract_syntax in services:
+            # Whichever role the peer asks for (PS3.7 D.3.3.4): who reports on our Storage Commitment comes as its SCP.
+            context.scu_role = context.scp_role = True
         contexts.append(context)
     return contexts
 

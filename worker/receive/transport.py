@@ -6,6 +6,8 @@ Negotiation, ACSE, the state machine, DIMSE messages and services stay pynetdico
 - A P-DATA-TF is copied five times on its way to a handler; here a fragment of a C-STORE goes from the receive buffer
   to its `Arrival` as it comes, whatever the size of the PDU, and is never put together.
 - The supported contexts (170 classes x 20 syntaxes) are copied for each association; here none are.
+- A C-FIND response is copied and queued as often as a film is; here the responses to a `Window` are framed by
+  `worker.receive.find` and go out as they are.
 - A port probe holds its threads until the ACSE timeout, its socket until garbage collection, and a place among the
   associations (pynetdicom #669); here it is gone at once.
 
@@ -25,22 +27,24 @@ import socketserver
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any, Final, TypeVar
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_messages import C_FIND_RQ, C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_FIND, C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ABORT, P_DATA
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from schemas.identity import Sender
+from worker.ports import QueryFailure, Window
 from worker.receive.access import LocalAE, titles_of
+from worker.receive.find import CANCELLED, SUCCESS, UNABLE_TO_PROCESS, batches, response
 from worker.receive.store import Arrival, Reply
 
 log = logging.getLogger("hilum.receive")
@@ -59,6 +63,8 @@ _PDU_HEADER: Final = struct.Struct(">BxI")  # PS3.8 9.3.1
 _PDV_HEADER: Final = struct.Struct(">IBB")  # PS3.8 9.3.5.1, E.2
 _COMMAND: Final = 0x01
 _LAST: Final = 0x02
+
+_IMPLICIT_VR: Final = "1.2.840.10008.1.2"
 
 _Item = TypeVar("_Item")
 
@@ -100,6 +106,15 @@ class _Announcing(queue.Queue[_Item]):
     def put(self, item: _Item, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
         self._news.set()
+
+
+class _Encoded:
+    """PDUs on their way to the peer."""
+
+    def __init__(self, pdus: bytes) -> None:
+        self.pdus = pdus
+        self.sent = False
+        self.settled = threading.Event()  # sent, or never to be
 
 
 class StoreSocket(AssociationSocket):  # type: ignore[misc]
@@ -207,6 +222,20 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
             self.socket.close()
             return True
         return bool(self._process_recv_primitive()) or self._receive()
+
+    def _process_recv_primitive(self) -> bool:
+        waiting = self.to_provider_queue.queue
+        if waiting and isinstance(waiting[0], _Encoded):
+            self._send_encoded(self.to_provider_queue.get(False))
+            return True
+        return bool(super()._process_recv_primitive())
+
+    def _send_encoded(self, encoded: _Encoded) -> None:
+        if self.state_machine.current_state in ("Sta6", "Sta8"):  # as P-DATA of the user's, PS3.8 table 9-10
+            self.socket.send(encoded.pdus)
+            encoded.sent = True
+        encoded.settled.set()
+        self._receive()  # a C-CANCEL, before there is more to send
 
     def _wait(self) -> None:
         """Until the socket or another thread has something, or a timer may have expired."""
@@ -416,10 +445,13 @@ class StoreDUL(DULServiceProvider):  # type: ignore[misc]
         dimse = self.assoc.dimse
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((self._pdv_context, value))
+        unfinished = dimse.message
         dimse.receive_primitive(primitive)
         message = dimse.message
         if message is None:
             self._held = 0
+            if isinstance(unfinished, C_FIND_RQ):
+                dimse.cancel_req.clear()  # what was cancelled before is another query
         elif isinstance(message, C_STORE_RQ):  # its command set is complete and its data set follows
             dimse.message = None
             self._held = 0
@@ -441,6 +473,7 @@ class StoreAssociation(Association):  # type: ignore[misc]
         self.network_timeout = self.ae.network_timeout
         self.sender = Sender(calling_ae="", called_ae="", address="")
         self.local_ae: LocalAE | None = None
+        self.afterwards: list[Callable[[], object]] = []  # to be done once the request in hand has been answered
 
     def _bind_defaults(self) -> None:
         """Without the handlers that write each PDU to the log."""
@@ -490,6 +523,8 @@ class StoreAssociation(Association):  # type: ignore[misc]
             context_id, message = self.dimse.get_msg()
             if message is not None:
                 self._serve_request(message, context_id)
+                while self.afterwards:
+                    self.afterwards.pop(0)()
                 self.dul.wake()
                 self.dul._idle_timer.restart()  # the time was ours, not the peer's
                 self._news.set()
@@ -512,20 +547,58 @@ class StoreAssociation(Association):  # type: ignore[misc]
                 self._news.wait(max(0.01, self.dul._idle_timer.remaining))
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
+        if isinstance(msg, C_FIND) and msg.MessageID is not None and context_id in self._accepted_cx:
+            window = self._server.windows.get(str(self._accepted_cx[context_id].abstract_syntax))
+            if window is not None:
+                self._find(msg, context_id, window)
+                return
         if not isinstance(msg, C_STORE) or msg.MessageID is None:
             super()._serve_request(msg, context_id)
             return
         arrival = getattr(msg, "arrival", None)
         reply = NO_DATA_SET if arrival is None else arrival.settle()
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = msg.MessageID
-        response.AffectedSOPClassUID = msg.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = msg.AffectedSOPInstanceUID
-        response.Status = reply.status
+        stored = C_STORE()
+        stored.MessageIDBeingRespondedTo = msg.MessageID
+        stored.AffectedSOPClassUID = msg.AffectedSOPClassUID
+        stored.AffectedSOPInstanceUID = msg.AffectedSOPInstanceUID
+        stored.Status = reply.status
         if reply.comment:
-            response.ErrorComment = reply.comment
+            stored.ErrorComment = reply.comment
         if self.is_established:
-            self.dimse.send_msg(response, context_id)
+            self.dimse.send_msg(stored, context_id)
+
+    def _find(self, request: C_FIND, context_id: int, window: Window) -> None:
+        status, comment, found = SUCCESS, "", 0
+        began = time.monotonic()
+        try:
+            identifier = b"" if request.Identifier is None else request.Identifier.getvalue()
+            implicit_vr = self._accepted_cx[context_id].transfer_syntax[0] == _IMPLICIT_VR
+            answer = window.find(identifier, implicit_vr=implicit_vr)
+            if isinstance(answer, QueryFailure):
+                status, comment = answer.status, answer.comment[:64]
+            else:
+                for batch in batches(request, context_id, answer, self.dimse.maximum_pdu_size):
+                    if request.MessageID in self.dimse.cancel_req:
+                        status = CANCELLED
+                        break
+                    if not self._send(batch):
+                        return
+                    found += len(batch)
+        except Exception:  # a bug of ours: the association lives on
+            log.exception("find-failed")
+            status, comment = UNABLE_TO_PROCESS, ""
+        log.info("find status=%04X bytes=%d seconds=%.3f", status, found, time.monotonic() - began)
+        if self.is_established:
+            self.dimse.send_msg(response(request, status, comment), context_id)
+
+    def _send(self, pdus: bytes) -> bool:
+        """Hand encoded PDUs over and wait until they are gone; False when the association is at its end."""
+        encoded = _Encoded(pdus)
+        self.dul.send_pdu(encoded)
+        while not encoded.settled.wait(0.25):
+            if self.dul.ended:
+                return False
+        return encoded.sent
 
 
 class StoreRequestHandler(RequestHandler):  # type: ignore[misc]
@@ -575,6 +648,8 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
         As `pynetdicom.ae.ApplicationEntity.make_server` gives them.
     open_arrival:
         Called with association, C-STORE request and transfer syntax when a data set begins.
+    windows:
+        By SOP class, who answers a C-FIND.
     most_connections:
         Beyond this the connection that has kept silent longest makes room; where none is silent, the new one goes.
     """
@@ -585,10 +660,12 @@ class StoreServer(AssociationServer):  # type: ignore[misc]
         self,
         *args: Any,
         open_arrival: Callable[[StoreAssociation, C_STORE, str], Arrival],
+        windows: Mapping[str, Window],
         most_connections: int,
         **kwargs: Any,
     ) -> None:
         self.open_arrival = open_arrival
+        self.windows = windows
         self._most_connections = most_connections
         self._associations: dict[StoreAssociation, None] = {}  # in the order in which they came
         self._lock = threading.Lock()

@@ -15,7 +15,8 @@ from schemas.lifecycle import JobState, StudyState
 from schemas.tables import Job, Study
 from worker.ports import SpooledFile
 from worker.record.database import Database
-from worker.record.rows import settle_studies, word
+from worker.record.filing import Filed, file_under
+from worker.record.rows import higher, settle_studies, take_turns, word
 from worker.record.shapes import clean, merge
 
 _STUDY: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid")).with_for_update()
@@ -36,6 +37,10 @@ _ARRIVED: Final = (
     .where(Study.id == bindparam("study_id"))
     .values(
         context=bindparam("b_context"),
+        accession_number=bindparam("b_accession_number"),
+        patient_id=bindparam("b_patient_id"),
+        order_urgency=bindparam("b_order_urgency"),
+        rank=higher(Study.urgency, bindparam("b_order_urgency")),
         state=word(StudyState.RECEIVING),
         last_received_at=bindparam("b_received_at"),
         closed=False,
@@ -60,6 +65,11 @@ _CHANCE: Final = (
         detail="",
         concluded_at=None,
     )
+)
+_PATH_OF: Final = (
+    select(Job.path)
+    .join(Study, Study.id == Job.study_id)
+    .where(Study.study_uid == bindparam("study_uid"), Job.sop_uid == bindparam("sop_uid"), Job.current)
 )
 _PATHS: Final = select(Job.path).where(Job.path.is_not(None))
 
@@ -102,7 +112,10 @@ class Instances:
         """
 
         def work(connection: Connection) -> Received:
-            study_id, known = self._study(connection, instance.study_uid, context, received_at)
+            take_turns(connection, alone=False)
+            study = connection.execute(_STUDY, {"study_uid": instance.study_uid}).one_or_none()
+            filed = file_under(connection, merge({} if study is None else study.context, context))
+            study_id = self._add(connection, instance.study_uid, filed, received_at) if study is None else study.id
             versions = connection.execute(_VERSIONS, {"study_id": study_id, "sop_uid": instance.sop_uid}).all()
             for job in versions:
                 if job.digest == file.sha256:
@@ -126,41 +139,32 @@ class Instances:
                     "calling_ae": clean(sender.calling_ae),
                     "called_ae": clean(sender.called_ae),
                     "address": clean(sender.address),
-                    "order_urgency": int(order_urgency),
+                    "order_urgency": max(int(order_urgency), int(filed.order_urgency)),
                     "state": JobState.SPOOLED.value,
                     "not_before": received_at,
                     "received_at": received_at,
                 },
             ).scalar_one()
-            if known is not None:
-                connection.execute(
-                    _ARRIVED,
-                    {"study_id": study_id, "b_context": merge(known, context), "b_received_at": received_at},
-                )
+            if study is not None:
+                values = {f"b_{name}": value for name, value in filed.columns.items()}
+                connection.execute(_ARRIVED, {"study_id": study_id, "b_received_at": received_at, **values})
             return Received(outcome="version" if versions else "new", job_id=job_id, version=version)
 
         return self._database.write(work)
 
-    def _study(
-        self, connection: Connection, study_uid: str, context: StudyContext, received_at: datetime
-    ) -> tuple[int, dict[str, Any] | None]:
-        """Id of the study, locked, and what was known of it; None when it is new."""
-        study = connection.execute(_STUDY, {"study_uid": study_uid}).one_or_none()
-        if study is not None:
-            return study.id, study.context
+    def _add(self, connection: Connection, study_uid: str, filed: Filed, received_at: datetime) -> int:
+        """Id of the new study."""
         # Another process may do the same at this moment: one of the two meets the unique key and starts again.
-        study_id = connection.execute(
-            _NEW_STUDY,
-            {
-                "study_uid": study_uid,
-                "context": merge({}, context),
-                "state": StudyState.RECEIVING.value,
-                "reasons": [],
-                "received_at": received_at,
-                "last_received_at": received_at,
-            },
-        ).scalar_one()
-        return study_id, None
+        values = {
+            **filed.columns,
+            "study_uid": study_uid,
+            "rank": int(filed.order_urgency),
+            "state": StudyState.RECEIVING.value,
+            "reasons": [],
+            "received_at": received_at,
+            "last_received_at": received_at,
+        }
+        return int(connection.execute(_NEW_STUDY, values).scalar_one())
 
     def _same(
         self, connection: Connection, study_id: int, job: Any, file: SpooledFile, received_at: datetime
@@ -173,6 +177,11 @@ class Instances:
             connection.execute(_CHANCE, {"job_id": job.id, "b_received_at": received_at})
             settle_studies(connection, [study_id])
         return Received(outcome="same", job_id=job.id, version=job.version)
+
+    def path_of(self, study_uid: str, sop_uid: str) -> str | None:
+        """The spool's file of the film's current version; None when the bytes were let go, or it was never here."""
+        uids = {"study_uid": study_uid, "sop_uid": sop_uid}
+        return self._database.read(lambda connection: connection.scalar(_PATH_OF, uids))
 
     def paths(self) -> set[str]:
         """Files of the spool that a row points to."""

@@ -21,6 +21,7 @@ from schemas.tables import PredictionRow, Study
 from worker.record.database import Database
 from worker.record.revisions import STUDY, films_of, instance_of, revise
 from worker.record.rows import by_study, lapsed, one_of, settle_studies, word
+from worker.record.second_look import compare_again
 from worker.record.shapes import clean, reason_to_json, reasons_from_json
 
 Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
@@ -245,6 +246,8 @@ class Jobs:
             state = StudyState.RECEIVING if still_open else StudyState.READ
             connection.execute(_CONCLUDED, {"study_id": study.id, "to": state.value})
             urgency, revision = Urgency(study.urgency), None
+            if study.withdrawn == Withdrawal.REPORTED:
+                compare_again(connection, study.id)
             if study.withdrawn != Withdrawal.REPORTED and (isinstance(outcome, Read) or study.revision):
                 films, earlier, called_ae = films_of(connection, study)
                 verdict = settle((*films, *earlier))

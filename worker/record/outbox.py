@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, exists, func, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from schemas.decision import Urgency
@@ -17,7 +17,7 @@ from schemas.identity import StudyContext
 from schemas.lifecycle import OutboxState
 from schemas.tables import OutboxRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import by_study, lapsed, one_of, touch_studies, word
+from worker.record.rows import by_study, lapsed, lock_studies, one_of, touch_studies, word
 from worker.record.shapes import clean, film_from_json, reasons_from_json
 
 _DONE: Final = (OutboxState.SENT, OutboxState.REFUSED, OutboxState.SUPERSEDED)
@@ -43,6 +43,14 @@ _TAKEN_BEFORE: Final = (
     _other.state == word(OutboxState.SENT),
 )
 _PREDECESSOR: Final = select(func.max(_other.revision)).where(*_TAKEN_BEFORE).scalar_subquery().label("predecessor")
+_PREDECESSOR_OBJECT: Final = (
+    select(_other.object_id)
+    .where(*_TAKEN_BEFORE)
+    .order_by(_other.revision.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("predecessor_object_id")
+)
 _PREDECESSOR_MODEL: Final = (
     select(_told.model_id)
     .join(_other, _other.revision_id == _told.id)
@@ -67,6 +75,7 @@ _CLAIMABLE: Final = (
         Revision.withdrawn,
         _PREDECESSOR,
         _PREDECESSOR_MODEL,
+        _PREDECESSOR_OBJECT,
     )
     .join(Revision, Revision.id == OutboxRow.revision_id)
     .join(Study, Study.id == OutboxRow.study_id)
@@ -95,10 +104,17 @@ _SENT: Final = _MOVE.values(
     state=word(OutboxState.SENT),
     object_id=bindparam("object"),
     proof=bindparam("word"),
-    sent_at=bindparam("now"),
+    sent_at=func.coalesce(OutboxRow.sent_at, bindparam("now")),  # first taken; a replay changes nothing of that
     proven_at=bindparam("proven"),
     last_error=None,
 )
+# As if it had never been claimed: what was not tried may be superseded.
+_BACK: Final = (
+    update(OutboxRow)
+    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)), OutboxRow.lease_owner == bindparam("worker"))
+    .values(state=word(OutboxState.PENDING), attempts=OutboxRow.attempts - 1, lease_owner=None, lease_until=None)
+)
+_STUDIES_OF: Final = select(OutboxRow.study_id).where(OutboxRow.id.in_(bindparam("ids", expanding=True)))
 _RETRY: Final = _MOVE.values(
     state=word(OutboxState.PENDING), last_error=bindparam("error"), next_attempt_at=bindparam("not_before")
 )
@@ -113,6 +129,74 @@ _COUNTS: Final = (
 )
 
 
+_WAITING: Final = (
+    select(OutboxRow.destination, func.min(OutboxRow.created_at).label("since"))
+    .where(one_of(OutboxRow.state, (OutboxState.PENDING, OutboxState.SENDING)))
+    .group_by(OutboxRow.destination)
+)
+_REFUSALS: Final = (
+    select(
+        OutboxRow.destination,
+        OutboxRow.last_error.label("words"),
+        func.count().label("flags"),
+        func.max(OutboxRow.urgency).label("urgency"),
+        func.min(OutboxRow.created_at).label("since"),
+    )
+    .where(OutboxRow.state == word(OutboxState.REFUSED))
+    .group_by(OutboxRow.destination, OutboxRow.last_error)
+    .order_by(func.max(OutboxRow.urgency).desc(), func.min(OutboxRow.created_at))
+    .limit(bindparam("limit"))
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusals:
+    """Flags that a destination refused with the same words, which name the mend."""
+
+    destination: str
+    words: str
+    flags: int
+    urgency: Urgency  # the highest of them
+    since: datetime  # when the first of them was decided
+
+
+_later: Final = aliased(OutboxRow)
+# A flag that was taken once and is told again for a person's sake is not overdue, nor one whose successor was taken.
+_LATE: Final = (
+    OutboxRow.created_at <= bindparam("before"),
+    one_of(OutboxRow.state, _UNFINISHED),
+    or_(OutboxRow.sent_at.is_(None), OutboxRow.state == word(OutboxState.REFUSED)),
+    ~exists().where(
+        _later.study_id == OutboxRow.study_id,
+        _later.destination == OutboxRow.destination,
+        _later.revision > OutboxRow.revision,
+        _later.state == word(OutboxState.SENT),
+    ),
+)
+_OVERDUE: Final = (
+    select(OutboxRow.destination, func.count().label("flags"), func.min(OutboxRow.created_at).label("since"))
+    .where(*_LATE)
+    .group_by(OutboxRow.destination)
+    .order_by(OutboxRow.destination)
+)
+_ERROR_OF: Final = (
+    select(OutboxRow.last_error)
+    .where(*_LATE, OutboxRow.destination == bindparam("to"), OutboxRow.last_error.is_not(None))
+    .order_by(OutboxRow.next_attempt_at.desc())
+    .limit(1)
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overdue:
+    """A destination that has not got flags which were decided some time ago."""
+
+    destination: str
+    flags: int
+    since: datetime  # when the first of them was decided
+    last_error: str  # empty: none was reported
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
     """A flag that this worker is to send before its lease lapses."""
@@ -120,6 +204,15 @@ class Delivery:
     id: int
     flag: Flag
     attempt: int  # from 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """A flag that its destination has taken."""
+
+    id: int
+    receipt: Receipt
+    at: datetime
 
 
 class Outbox:
@@ -142,11 +235,26 @@ class Outbox:
 
         return self._database.write(work)
 
+    def settle(self, worker: str, sent: Collection[Sent], untried: Collection[int] = ()) -> set[int]:
+        """Destinations have the flags that were `sent`; those that were claimed and never tried go back.
+
+        Returns those that are not this worker's any more: somebody else sends the same objects again, which is safe.
+        """
+        ids = {"ids": [*(flag.id for flag in sent), *untried]}
+
+        def work(connection: Connection) -> set[int]:
+            studies = connection.scalars(_STUDIES_OF, ids).all()
+            lock_studies(connection, studies)
+            touch_studies(connection, studies)
+            connection.execute(_BACK, {"ids": list(untried), "worker": worker})
+            return {flag.id for flag in sent if connection.execute(_SENT, _taken(flag, worker)).rowcount != 1}
+
+        return self._database.write(work)
+
     def sent(self, delivery: int, worker: str, receipt: Receipt, now: datetime) -> None:
         """The destination has it. Raises `LeaseLost`; then somebody else sends the same object again, which is safe."""
-        proven = now if receipt.proven else None
-        values = {"object": clean(receipt.object_id), "word": clean(receipt.proof), "now": now, "proven": proven}
-        self._move(_SENT, delivery, worker, values)
+        if self.settle(worker, [Sent(id=delivery, receipt=receipt, at=now)]):
+            raise LeaseLost(f"delivery {delivery}")
 
     def retry(self, delivery: int, worker: str, error: str, not_before: datetime) -> None:
         """A passing fault: wait until `not_before`. Raises `LeaseLost`."""
@@ -156,12 +264,23 @@ class Outbox:
         """A lasting fault: set aside until `replay`. Raises `LeaseLost`."""
         self._move(_REFUSE, delivery, worker, {"error": clean(error)})
 
-    def committed(self, object_id: str, *, kept: bool, words: str, now: datetime) -> int:
+    def committed(
+        self,
+        object_id: str,
+        *,
+        kept: bool,
+        words: str,
+        now: datetime,
+        destinations: Collection[str] | None = None,
+    ) -> int:
         """What a PACS answers to a request for Storage Commitment of an object that it was sent; returns how many rows.
 
-        What it does not keep is set aside like a refusal, to be replayed when the PACS has been mended.
+        What it does not keep is set aside like a refusal, to be replayed when the PACS has been mended. Two PACS get
+        the same object of the same flag: `destinations` are those for which this one may answer, all when None.
         """
-        here = (OutboxRow.object_id == object_id, OutboxRow.state == word(OutboxState.SENT))
+        here = [OutboxRow.object_id == object_id, OutboxRow.state == word(OutboxState.SENT)]
+        if destinations is not None:
+            here.append(OutboxRow.destination.in_(sorted(destinations)))
         values = (
             {"proof": OutboxRow.proof + "; " + clean(words), "proven_at": now}
             if kept
@@ -201,6 +320,7 @@ class Outbox:
         destination: str | None = None,
         study_uid: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
         states: Collection[OutboxState] = (OutboxState.REFUSED, OutboxState.SENT),
     ) -> int:
         """Send again what was sent or refused; returns how many flags.
@@ -225,6 +345,8 @@ class Outbox:
             which.append(OutboxRow.study_id == select(Study.id).where(Study.study_uid == study_uid).scalar_subquery())
         if since is not None:
             which.append(OutboxRow.created_at >= since)
+        if until is not None:
+            which.append(OutboxRow.created_at < until)
 
         def work(connection: Connection, studies: list[int]) -> int:
             back = update(OutboxRow).where(OutboxRow.study_id.in_(studies), *which)
@@ -238,6 +360,43 @@ class Outbox:
         """When the next flag may be claimed; None when none waits."""
         return self._database.read(lambda connection: connection.scalar(_NEXT_DUE, {"to": destination}))
 
+    def waiting_since(self) -> dict[str, datetime]:
+        """Of each destination that has not got everything: when the first of what waits or is under way was decided."""
+        return self._database.read(lambda connection: {r.destination: r.since for r in connection.execute(_WAITING)})
+
+    def overdue(self, before: datetime) -> list[Overdue]:
+        """The destinations that have not got flags which were decided until `before`, by name."""
+
+        def work(connection: Connection) -> list[Overdue]:
+            return [
+                Overdue(
+                    destination=row.destination,
+                    flags=row.flags,
+                    since=row.since,
+                    last_error=connection.scalar(_ERROR_OF, {"before": before, "to": row.destination}) or "",
+                )
+                for row in connection.execute(_OVERDUE, {"before": before}).all()
+            ]
+
+        return self._database.read(work)
+
+    def refusals(self, limit: int) -> list[Refusals]:
+        """What was set aside for a person, by destination and words, the most urgent first."""
+
+        def work(connection: Connection) -> list[Refusals]:
+            return [
+                Refusals(
+                    destination=row.destination,
+                    words=row.words or "",
+                    flags=row.flags,
+                    urgency=Urgency(row.urgency),
+                    since=row.since,
+                )
+                for row in connection.execute(_REFUSALS, {"limit": limit})
+            ]
+
+        return self._database.read(work)
+
     def counts(self) -> dict[str, dict[OutboxState, int]]:
         """How many flags of each destination wait, are under way, or were refused."""
 
@@ -248,6 +407,17 @@ class Outbox:
             return counts
 
         return self._database.read(work)
+
+
+def _taken(flag: Sent, worker: str) -> dict[str, Any]:
+    return {
+        "delivery": flag.id,
+        "worker": worker,
+        "object": clean(flag.receipt.object_id),
+        "word": clean(flag.receipt.proof),
+        "now": flag.at,
+        "proven": flag.at if flag.receipt.proven else None,
+    }
 
 
 def _delivery(row: Row[Any]) -> Delivery:
@@ -264,6 +434,8 @@ def _delivery(row: Row[Any]) -> Delivery:
         decided_at=row.decided_at,
         predecessor=row.predecessor,
         predecessor_model_id=row.predecessor_model_id or "",
+        predecessor_object_id=row.predecessor_object_id or "",
         withdrawn=None if row.withdrawn is None else Withdrawal(row.withdrawn),
+        order_urgency=Urgency(row.snapshot.get("order_urgency", 0)),  # older snapshots have none
     )
     return Delivery(id=row.id, flag=flag, attempt=row.attempts + 1)

@@ -15,7 +15,7 @@ from schemas.lifecycle import OutboxState
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import ModelRef, News, Route
 from schemas.tables import Job, OutboxRow, PredictionRow, Revision, Study
-from worker.record.rows import word
+from worker.record.rows import higher, word
 from worker.record.shapes import digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
 
 STUDY: Final = select(
@@ -28,6 +28,7 @@ STUDY: Final = select(
     Study.digest,
     Study.withdrawn,
     Study.withdrawn_at,
+    Study.order_urgency,
 ).with_for_update()
 _FILMS: Final = (
     select(
@@ -52,6 +53,7 @@ _REVISED: Final = (
     .where(Study.id == bindparam("study_id"))
     .values(
         urgency=bindparam("new_urgency"),
+        rank=higher(Study.order_urgency, bindparam("new_urgency")),
         reasons=bindparam("new_reasons"),
         revision=bindparam("new_revision"),
         digest=bindparam("new_digest"),
@@ -122,10 +124,14 @@ def revise(
     route: Route,
     now: datetime,
     withdrawn: Withdrawal | None = None,
+    anew: bool = False,
 ) -> int | None:
-    """Write the study's next revision and queue it for whoever is to hear of it; None where there is nothing new."""
+    """Write the study's next revision and queue it for whoever is to hear of it; None where there is nothing new.
+
+    `anew`: what is told is as it was, but of whom it is told is not.
+    """
     content = digest(model, urgency, reasons, films)
-    if content == study.digest and withdrawn is None:
+    if content == study.digest and withdrawn is None and not anew:
         return None
     number = int(study.revision) + 1
     revision = {
@@ -140,6 +146,7 @@ def revise(
         "films": [film_to_json(f) for f in films],
         "context": study.context,
         "called_ae": sorted(called_ae),
+        "order_urgency": study.order_urgency,
     }
     identified = {"model_id": model.id, "model_name": model.name, "model_version": model.version}
     revision_id = connection.execute(

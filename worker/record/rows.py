@@ -11,7 +11,19 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, case, exists, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from schemas.flag import Withdrawal
 from schemas.lifecycle import StudyState
@@ -29,6 +41,11 @@ def one_of(column: Any, states: Iterable[StrEnum]) -> ColumnElement[bool]:
     return column.in_([word(state) for state in states])  # type: ignore[no-any-return]
 
 
+def higher(one: Any, other: Any) -> ColumnElement[int]:
+    """The greater of two numbers; no function of that name is to be had in both databases."""
+    return case((one > other, one), else_=other)
+
+
 def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool]:
     """Whether the lease is over: by its time, or because its holder is known to be dead."""
     return (table.lease_until < now) | table.lease_owner.in_(list(dead))  # type: ignore[no-any-return]
@@ -36,6 +53,8 @@ def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool
 
 # What a reading list shows: the study's films are here, and nobody has reported it.
 ON_LIST: Final = (Study.closed.is_(False), Study.withdrawn.is_distinct_from(word(Withdrawal.REPORTED)))
+
+_TURNS: Final = 0x68696C76  # key of PostgreSQL's advisory lock
 
 CHUNK: Final = 200  # studies in one transaction of a duty: short enough that receiving hardly waits for it
 
@@ -55,6 +74,17 @@ _SETTLE: Final = (
     )
 )
 _TOUCH: Final = update(Study).where(Study.id.in_(bindparam("ids", expanding=True))).values(changes=Study.changes + 1)
+
+
+def take_turns(connection: Connection, *, alone: bool) -> None:
+    """Films come in side by side; what the hospital says of their patients and orders comes in alone.
+
+    Else a film and the message about it that arrive in the same moment would each miss the other. Before any other
+    lock. SQLite has one writer in any case.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = func.pg_advisory_xact_lock if alone else func.pg_advisory_xact_lock_shared
+        connection.execute(select(lock(_TURNS)))
 
 
 def lock_studies(connection: Connection, ids: Iterable[int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, and_, bindparam, select, update
 
@@ -16,7 +16,8 @@ from schemas.outcome import ModelRef, Route
 from schemas.tables import Job, Revision, Study
 from worker.record.database import Database
 from worker.record.revisions import STUDY, films_of, revise
-from worker.record.rows import by_study, lock_studies, word
+from worker.record.rows import ON_LIST, by_study, lock_studies, word
+from worker.record.shapes import reasons_from_json
 
 _FINALISE: Final = (
     update(Study)
@@ -40,6 +41,7 @@ _OLD: Final = (
 _TO_WITHDRAW: Final = STUDY.where(
     Study.id.in_(bindparam("ids", expanding=True)), Study.revision > 0, Study.withdrawn.is_(None)
 ).order_by(Study.id)
+_TO_TELL_AGAIN: Final = STUDY.where(Study.id == bindparam("study_id"), Study.revision > 0, *ON_LIST)
 _SILENCE: Final = update(Study).where(Study.id == bindparam("study_id")).values(withdrawn_at=bindparam("b_now"))
 _MODEL: Final = select(Revision.model_id, Revision.model_name, Revision.model_version).where(
     Revision.study_id == bindparam("study_id"), Revision.revision == bindparam("revision")
@@ -85,6 +87,62 @@ def raised_by(model_id: str) -> Select[int]:
     return select(Study.id).join(Revision, and_(*latest)).where(Study.closed.is_(False), Study.urgency > 0)
 
 
+def withdraw_locked(connection: Connection, ids: list[int], why: Withdrawal, route: Route, now: datetime) -> int:
+    """What `Studies.withdraw` does, to studies that the caller has locked."""
+    count = 0
+    for study in connection.execute(_TO_WITHDRAW, {"ids": ids}).all():
+        connection.execute(_SILENCE, {"study_id": study.id, "b_now": now})
+        films, _, called_ae = films_of(connection, study)
+        revise(
+            connection,
+            study,
+            urgency=Urgency.ROUTINE,
+            reasons=(),
+            films=[replace(film, reasons=()) for film in films],
+            called_ae=called_ae,
+            model=model_of(connection, study),
+            route=route,
+            now=now,
+            withdrawn=why,
+        )
+        count += 1
+    if why is Withdrawal.REPORTED:
+        connection.execute(_REPORTED, {"ids": ids})
+    return count
+
+
+def tell_again(connection: Connection, study_id: int, route: Route, now: datetime) -> int | None:
+    """A revision that says the same of the study in its corrected context, for whoever was told of it before.
+
+    None where there is nobody to tell: nothing was said of it, it has been reported, or it is closed. Callers hold the
+    lock on the study.
+    """
+    study = connection.execute(_TO_TELL_AGAIN, {"study_id": study_id}).one_or_none()
+    if study is None:
+        return None
+    films, _, called_ae = films_of(connection, study)
+    withdrawn = None if study.withdrawn is None else Withdrawal(study.withdrawn)
+    return revise(
+        connection,
+        study,
+        urgency=Urgency(study.urgency),
+        reasons=reasons_from_json(study.reasons),
+        films=films if withdrawn is None else [replace(film, reasons=()) for film in films],
+        called_ae=called_ae,
+        model=model_of(connection, study),
+        route=lambda news, told: [name for name in route(news, told) if name in told],
+        now=now,
+        withdrawn=withdrawn,
+        anew=True,
+    )
+
+
+def model_of(connection: Connection, study: Any) -> ModelRef:
+    """The model that made the study's latest revision."""
+    row = connection.execute(_MODEL, {"study_id": study.id, "revision": study.revision}).one()
+    return ModelRef(id=row.model_id, name=row.model_name, version=row.model_version)
+
+
 class Studies:
     """Studies as a whole."""
 
@@ -104,30 +162,9 @@ class Studies:
         been reported leaves the worklist and is not flagged any more, until a film arrives that was not reported.
         """
 
-        def work(connection: Connection, ids: list[int]) -> int:
-            count = 0
-            for study in connection.execute(_TO_WITHDRAW, {"ids": ids}).all():
-                connection.execute(_SILENCE, {"study_id": study.id, "b_now": now})
-                films, _, called_ae = films_of(connection, study)
-                model = connection.execute(_MODEL, {"study_id": study.id, "revision": study.revision}).one()
-                revise(
-                    connection,
-                    study,
-                    urgency=Urgency.ROUTINE,
-                    reasons=(),
-                    films=[replace(film, reasons=()) for film in films],
-                    called_ae=called_ae,
-                    model=ModelRef(id=model.model_id, name=model.model_name, version=model.model_version),
-                    route=route,
-                    now=now,
-                    withdrawn=why,
-                )
-                count += 1
-            if why is Withdrawal.REPORTED:
-                connection.execute(_REPORTED, {"ids": ids})
-            return count
-
-        return by_study(self._database, which, work)
+        return by_study(
+            self._database, which, lambda connection, ids: withdraw_locked(connection, ids, why, route, now)
+        )
 
     def purgeable(self, older_than: datetime, limit: int) -> list[tuple[int, str]]:
         """Job and path of up to `limit` files of final studies whose last film arrived before `older_than`."""

@@ -21,7 +21,7 @@ from worker.record.rows import ON_LIST, one_of
 _PAGE: Final = (
     select(Study)
     .where(*ON_LIST)
-    .order_by(Study.urgency.desc(), Study.received_at, Study.id)
+    .order_by(Study.rank.desc(), Study.received_at, Study.id)
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
 )
@@ -46,7 +46,7 @@ _DELIVERIES: Final = (
 )
 _TOKEN: Final = select(func.count(), func.sum(Study.changes), func.max(Study.id)).where(Study.closed.is_(False))
 _TURNED_AWAY: Final = select(func.sum(RejectionRow.count), func.max(RejectionRow.id))
-_BY_URGENCY: Final = select(Study.urgency, func.count()).where(*ON_LIST).group_by(Study.urgency)
+_BY_URGENCY: Final = select(Study.rank, func.count()).where(*ON_LIST).group_by(Study.rank)
 _BY_STATE: Final = (
     select(Job.state, func.count())
     .where(one_of(Job.state, [JobState.SPOOLED, JobState.READING, JobState.FAILED]))
@@ -71,8 +71,9 @@ class WorklistRow:
     """One study. `films` counts instances by the state of their latest version."""
 
     study_uid: str
-    urgency: Urgency
-    reasons: tuple[str, ...]  # words
+    urgency: Urgency  # its place in the list: the flag's or the order's, whichever is higher
+    order_urgency: Urgency
+    reasons: tuple[str, ...]  # words, of the flag
     state: StudyState
     not_analysed: tuple[NotAnalysed, ...]  # each code once
     received_at: datetime  # first film
@@ -87,6 +88,11 @@ class WorklistRow:
     modality: str
     films: Mapping[JobState, int]
     deliveries: tuple[DeliverySummary, ...]
+
+    @property
+    def ordered(self) -> str:
+        """For a person: "ordered STAT"; empty where the order says nothing of haste."""
+        return f"ordered {self.order_urgency.name}" if self.order_urgency > Urgency.ROUTINE else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +179,7 @@ class Worklist:
             for prediction in predictions:
                 readings[prediction.job_id].append(_plain(prediction, without=("job_id",)))
             return {
-                **_plain(study, without=("id", "digest", "changes")),
+                **_plain(study, without=("id", "digest", "changes", "accession_number", "patient_id")),
                 "films": [{**_plain(job, without=("id", "study_id")), "predictions": readings[job.id]} for job in jobs],
                 "revisions": [_plain(revision, without=("id", "study_id")) for revision in revisions],
                 "deliveries": [_plain(row, without=("id", "study_id", "revision_id")) for row in deliveries],
@@ -190,7 +196,8 @@ def _row(study: Any, films: list[Any], deliveries: tuple[DeliverySummary, ...]) 
     context = study.context
     return WorklistRow(
         study_uid=study.study_uid,
-        urgency=Urgency(study.urgency),
+        urgency=Urgency(study.rank),
+        order_urgency=Urgency(study.order_urgency),
         reasons=tuple(reason["words"] for reason in study.reasons),
         state=StudyState(study.state),
         not_analysed=tuple(dict.fromkeys(NotAnalysed(r.not_analysed) for r in films if r.not_analysed is not None)),
@@ -217,7 +224,7 @@ def _plain(row: Any, without: tuple[str, ...]) -> dict[str, Any]:
             continue
         if isinstance(value, datetime):
             plain[key] = value.isoformat()
-        elif key in ("urgency", "order_urgency"):
+        elif key in ("urgency", "order_urgency", "rank"):
             plain[key] = Urgency(value).name
         else:
             plain[key] = value

@@ -12,7 +12,7 @@ from schemas.errors import LeaseLost
 from schemas.flag import Receipt
 from schemas.lifecycle import JobState, OutboxState
 from tests.contract.record.given import LEASE, MODEL, NOW, PACS, RIS, Record, after, read
-from worker.record.outbox import Delivery
+from worker.record.outbox import Delivery, Sent
 
 RECEIPT = Receipt(object_id="2.25.1", proof="C-STORE 0x0000")
 
@@ -210,3 +210,61 @@ def test_couriers_never_share_a_flag_nor_overtake(record: Record) -> None:
     assert len(set(order)) == len(order) == 30
     for study in range(15):
         assert [r for uid, r in order if uid == f"1.2.3.{study}"] == [1, 2]
+
+
+def test_many_are_settled_in_one_step_and_what_was_not_tried_is_as_if_never_claimed(record: Record) -> None:
+    for study in (1, 2, 3):
+        record.film(1, study, read(0.9), at=after(study))
+    one, two, three = record.outbox.claim("pacs", "courier", 3, LEASE, after(9))
+    at = after(10)
+    assert record.outbox.settle("courier", [Sent(id=one.id, receipt=RECEIPT, at=at)], [two.id, three.id]) == set()
+    assert (states(record, study=1), states(record, study=2)) == (["sent"], ["pending"])
+    record.film(2, 2, read(0.95), at=after(11))
+    assert states(record, study=2) == ["superseded", "pending"]
+    assert record.deliver(at=after(12)).attempt == 1
+
+
+def test_of_many_only_those_whose_lease_was_lost_are_not_noted(record: Record) -> None:
+    for study in (1, 2):
+        record.film(1, study, read(0.9), at=after(study))
+    one, two = record.outbox.claim("pacs", "courier", 2, LEASE, after(9))
+    record.outbox.retry(two.id, "courier", "", after(9))
+    taken = record.deliver(at=after(9))
+    assert taken.id == two.id
+    lost = record.outbox.settle("other", [Sent(id=one.id, receipt=RECEIPT, at=NOW)], [two.id])
+    assert lost == {one.id}
+    assert states(record, study=1) == states(record, study=2) == ["sending"]
+
+
+def test_when_it_was_first_taken_is_not_forgotten(record: Record) -> None:
+    record.film(1)
+    sent(record, record.deliver())
+    record.outbox.replay()
+    again = record.deliver(at=after(3600))
+    record.outbox.sent(again.id, "courier", RECEIPT, after(3600))
+    results = record.worklist.results("1.2.3.1")
+    assert results is not None
+    assert results["deliveries"][0]["sent_at"] == NOW.isoformat()
+
+
+def test_replay_ends_where_it_is_told(record: Record) -> None:
+    for study in (1, 2, 3):
+        record.film(1, study, read(0.9), at=after(study))
+        sent(record, record.deliver(at=after(9)))
+    assert record.outbox.replay(since=after(2), until=after(3)) == 1
+    assert states(record, study=2) == ["pending"]
+
+
+def test_what_was_refused_is_told_by_destination_and_words(record: Record) -> None:
+    for study in (1, 2, 3, 4):
+        urgency = Urgency.STAT if study == 3 else Urgency.URGENT
+        record.film(1, study, read(0.9, urgency), audiences=(PACS, RIS), at=after(study))
+    for destination, words in (("pacs", "add it there"), ("ris", "no such field"), ("ris", "no such field")):
+        record.outbox.refuse(record.deliver(destination, after(9)).id, "courier", words, after(9))
+    told = [(r.destination, r.words, r.flags, r.urgency, r.since) for r in record.outbox.refusals(9)]
+    assert told == [
+        ("ris", "no such field", 2, Urgency.STAT, after(1)),
+        ("pacs", "add it there", 1, Urgency.STAT, after(3)),
+    ]
+    assert len(record.outbox.refusals(1)) == 1
+    assert record.outbox.waiting_since() == {"pacs": after(1), "ris": after(2)}

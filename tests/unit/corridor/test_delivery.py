@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from schemas.decision import Urgency
 from schemas.errors import PermanentFailure, RecordError, TransientFailure
 from schemas.flag import Flag, Receipt
 from schemas.identity import StudyContext
+from schemas.standing import Line, Standing
 from worker.corridor.bell import Bell
 from worker.corridor.delivery import Courier, DeliveryRules
-from worker.record.outbox import Delivery
+from worker.record.destinations import Destinations
+from worker.record.outbox import Delivery, Sent
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -36,29 +41,52 @@ class ListOutbox:
     def __init__(self, *studies: str) -> None:
         self.due = [Delivery(id=n, flag=flag(s), attempt=1) for n, s in enumerate(studies)]
         self.log: list[tuple[str, int]] = []
+        self.claims: list[int] = []
+        self.commits = 0
         self.done = threading.Event()
         self.faults: list[Exception] = []
 
     def claim(self, destination: str, worker: str, limit: int, lease: timedelta, now: datetime) -> list[Delivery]:
-        if not self.due:
+        taken, self.due = self.due[:limit], self.due[limit:]
+        self.claims.append(len(taken))
+        if not taken:
             self.done.set()
-            return []
-        return [self.due.pop(0)]
+        return taken
 
-    def sent(self, delivery: int, worker: str, receipt: Receipt, now: datetime) -> None:
+    def settle(self, worker: str, sent: Sequence[Sent], untried: Sequence[int] = ()) -> set[int]:
         if self.faults:
             raise self.faults.pop(0)
-        self.log.append(("sent", delivery))
+        self.commits += 1
+        self.log += [("sent", s.id) for s in sent] + [("untried", n) for n in untried]
+        self.due = [Delivery(id=n, flag=flag("1.2"), attempt=1) for n in untried] + self.due
+        return set()
 
     def refuse(self, delivery: int, worker: str, error: str, now: datetime) -> None:
         self.log.append(("refused", delivery))
 
     def retry(self, delivery: int, worker: str, error: str, not_before: datetime) -> None:
         self.log.append(("retry" if not_before == NOW else "set back", delivery))
-        attempt = sum(1 for what, n in self.log if n == delivery) + 1
+        attempt = sum(1 for what, n in self.log if n == delivery and what != "untried") + 1
         self.due.insert(
             0 if not_before == NOW else len(self.due), Delivery(id=delivery, flag=flag("1.2"), attempt=attempt)
         )
+
+
+class Heard:
+    """What a courier says of its destination."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.standings: list[Standing] = []
+        self.faults = list(faults)
+
+    def note(self, standing: Standing) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.standings.append(standing)
+
+    @property
+    def lines(self) -> list[tuple[Line, int]]:
+        return [(s.line, s.failures) for s in self.standings]
 
 
 class Scripted:
@@ -66,16 +94,20 @@ class Scripted:
 
     name = "pacs"
 
-    def __init__(self, *script: Exception) -> None:
+    def __init__(self, *script: Exception | Callable[[], object], proven: bool = True) -> None:
         self.script = list(script)
         self.closed = False
         self.sent = 0
+        self.proven = proven
 
     def send(self, flag: Flag) -> Receipt:
         if self.script:
-            raise self.script.pop(0)
+            act = self.script.pop(0)
+            if isinstance(act, Exception):
+                raise act
+            act()
         self.sent += 1
-        return Receipt(object_id="1.2.3", proof="C-STORE 0x0000")
+        return Receipt(object_id="1.2.3", proof="C-STORE 0x0000", proven=self.proven)
 
     def check(self) -> str:
         return "there"
@@ -84,13 +116,16 @@ class Scripted:
         self.closed = True
 
 
-def deliver(outbox: Any, channel: Scripted) -> list[tuple[str, int]]:
+def deliver(
+    outbox: Any, channel: Scripted, *, heard: Heard | None = None, news: Bell | None = None, **rules: Any
+) -> list[tuple[str, int]]:
     courier = Courier(
         outbox=outbox,
+        destinations=cast(Destinations, heard or Heard()),
         channel=channel,
-        news=Bell(),
+        news=news or Bell(),
         owner="me",
-        rules=DeliveryRules(pause=0.001, look_every=0.001, attempts=3),
+        rules=DeliveryRules(**{"pause": 0.001, "look_every": 0.001, "attempts": 3, **rules}),
         clock=lambda: NOW,
     )
     courier.start()
@@ -128,3 +163,74 @@ def test_a_fault_of_ours_never_holds_up_the_flags_behind_it() -> None:
 def test_a_flag_that_always_fails_by_a_fault_of_ours_ends_before_a_person() -> None:
     log = deliver(ListOutbox("1.1"), Scripted(*[ValueError("bug")] * 9))
     assert log == [("set back", 0), ("set back", 0), ("refused", 0)]
+
+
+def test_flags_that_go_through_quickly_share_a_commit() -> None:
+    outbox = ListOutbox(*map(str, range(40)))
+    assert deliver(outbox, Scripted()) == [("sent", n) for n in range(40)]
+    assert outbox.claims[:4] == [1, 16, 16, 7], "the first tells how quick the destination is"
+    assert outbox.commits == 4
+
+
+def test_of_a_slow_destination_one_is_in_hand_at_a_time() -> None:
+    outbox = ListOutbox(*"1234")
+    slow = [partial(time.sleep, 0.03)] * 4
+    assert deliver(outbox, Scripted(*slow), ahead=0.02) == [("sent", n) for n in range(4)]
+    assert outbox.claims[:4] == [1, 1, 1, 1]
+
+
+def test_one_that_becomes_slow_is_given_no_more_and_what_waits_goes_back_untried() -> None:
+    outbox = ListOutbox(*"1234")
+    log = deliver(outbox, Scripted(lambda: None, partial(time.sleep, 0.05)), ahead=0.03)
+    assert log == [("sent", 0), ("sent", 1), ("untried", 2), ("untried", 3), ("sent", 2), ("sent", 3)]
+
+
+def test_news_may_be_more_urgent_than_what_is_in_hand() -> None:
+    news = Bell()
+    log = deliver(ListOutbox(*"1234"), Scripted(lambda: None, news.ring), news=news)
+    assert log[:4] == [("sent", 0), ("sent", 1), ("untried", 2), ("untried", 3)]
+
+
+def test_a_failure_in_the_middle_notes_what_went_before_and_gives_back_what_comes_after() -> None:
+    log = deliver(ListOutbox(*"1234"), Scripted(lambda: None, lambda: None, TransientFailure("away")))
+    assert log[:4] == [("sent", 0), ("retry", 2), ("sent", 1), ("untried", 3)]
+    assert sorted(n for what, n in log if what == "sent") == [0, 1, 2, 3]
+
+
+def test_what_is_not_proven_yet_is_noted_before_anything_else_is_sent() -> None:
+    outbox = ListOutbox(*"12345")
+    deliver(outbox, Scripted(proven=False))
+    assert outbox.commits == 5
+
+
+def test_failures_in_a_row_open_the_line_and_a_trial_closes_it() -> None:
+    heard = Heard()
+    away = [TransientFailure(f"away {n}") for n in range(4)]
+    deliver(ListOutbox("1"), Scripted(*away), heard=heard)
+    assert heard.lines == [
+        *((Line.CLOSED, 0), (Line.CLOSED, 1), (Line.CLOSED, 1), (Line.CLOSED, 2), (Line.CLOSED, 2)),
+        *((Line.OPEN, 3), (Line.HALF_OPEN, 3), (Line.OPEN, 4), (Line.HALF_OPEN, 4), (Line.CLOSED, 0)),
+    ]
+    resting = heard.standings[5]
+    assert (resting.last_error, resting.since) == ("away 2", NOW)
+    assert resting.next_trial_at is not None
+    assert resting.next_trial_at > NOW
+    assert heard.standings[-1].last_error == ""
+
+
+def test_after_a_rest_one_flag_is_tried() -> None:
+    outbox = ListOutbox(*map(str, range(9)))
+    deliver(outbox, Scripted(lambda: None, TransientFailure("away")))
+    assert outbox.claims[:4] == [1, 8, 1, 7]
+
+
+def test_a_refusal_for_good_shows_that_somebody_is_there() -> None:
+    heard = Heard()
+    deliver(ListOutbox("1"), Scripted(TransientFailure("away"), PermanentFailure("no")), heard=heard)
+    assert heard.lines[-1] == (Line.CLOSED, 0)
+
+
+def test_a_courier_that_cannot_say_how_it_does_delivers_all_the_same() -> None:
+    heard = Heard(RecordError("away"))
+    assert deliver(ListOutbox("1"), Scripted(), heard=heard) == [("sent", 0)]
+    assert heard.lines == [(Line.CLOSED, 0)]

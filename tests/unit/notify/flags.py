@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from schemas.decision import Reason, Urgency
 from schemas.findings import FINDINGS, LABELS
-from schemas.flag import FilmResult, Flag
+from schemas.flag import FilmResult, Flag, Withdrawal
 from schemas.identity import InstanceRef, StudyContext
 from schemas.not_analysed import NotAnalysed
 
@@ -118,6 +118,15 @@ VALID: dict[str, Flag] = {
     "raised by a film that was read again": replace(flag(film()), urgency=Urgency.STAT, reasons=(PNEUMOTHORAX,)),
     "revision 2": flag(film(reasons=[PNEUMOTHORAX]), revision=2, predecessor=1),
     "revision 3 after another model": replace(flag(revision=3, predecessor=2), predecessor_model_id="fedcba9876543210"),
+    "withdrawn by a person": replace(
+        flag(film(1), film(2, not_analysed=NotAnalysed.LATERAL), revision=2, predecessor=1),
+        withdrawn=Withdrawal.PERSON,
+    ),
+    "withdrawn: reported": replace(
+        flag(film(reasons=[PNEUMOTHORAX]), urgency=Urgency.ROUTINE, revision=2, predecessor=1),
+        reasons=(),
+        withdrawn=Withdrawal.REPORTED,
+    ),
     "nobody": flag(context=StudyContext()),
     "no patient id": named("Doe^Jane", patient_id=""),
     "Japanese": named("Yamada^Tarou=山田^太郎=やまだ^たろう", study_description="胸部正面"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from schemas.identity import is_uid
-from worker.notify.uids import derive_uid, sr_instance_uid, sr_series_uid
+from worker.notify.uids import derive_uid, sc_instance_uid, sc_series_uid, sr_instance_uid, sr_series_uid
 
 
 def test_the_same_flag_has_the_same_uid_on_every_machine() -> None:
@@ -35,3 +35,17 @@ def test_every_part_counts() -> None:
 def test_all_revisions_of_a_model_are_in_one_series() -> None:
     assert sr_series_uid("1.2.3", "a") != sr_series_uid("1.2.3", "b")
     assert sr_series_uid("1.2.3", "a") != sr_instance_uid("1.2.3", "a", 1)
+
+
+def test_every_object_of_a_study_has_a_uid_of_its_own() -> None:
+    basic_text = "1.2.840.10008.5.1.4.1.1.88.11"
+    uids = [
+        sr_series_uid("1.2.3", "a"),
+        sc_series_uid("1.2.3", "a"),
+        sr_instance_uid("1.2.3", "a", 1),
+        sr_instance_uid("1.2.3", "a", 1, basic_text),
+        sr_instance_uid("1.2.3", "a", 2, basic_text),
+        sc_instance_uid("1.2.3", "a", 1),
+        sc_instance_uid("1.2.3", "a", 2),
+    ]
+    assert len(set(uids)) == len(uids)

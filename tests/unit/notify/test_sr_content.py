@@ -14,18 +14,19 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, ComprehensiveSRStorage, ExplicitVRLittleEndian
 
 from schemas.decision import Urgency
 from schemas.findings import LABELS, SNOMED, Label
-from schemas.flag import Flag
+from schemas.flag import WITHDRAWN, Flag, Withdrawal
 from schemas.not_analysed import NotAnalysed
 from tests.unit.notify.flags import EFFUSION, EVERY_FINDING, PATIENT, PNEUMOTHORAX, STUDY, VALID, film, flag, named
-from worker.notify.sr import _GAPS, SERIES_DESCRIPTION, SERIES_NUMBER, build_sr
+from worker.notify.sr import _GAPS, LADDER, SERIES_DESCRIPTION, SERIES_NUMBER, build_sr
 from worker.notify.uids import sr_instance_uid, sr_series_uid
 from worker.notify.wording import CAUTION, sentences
 
 every_flag = pytest.mark.parametrize("example", VALID.values(), ids=VALID.keys())
+every_form = pytest.mark.parametrize("form", LADDER, ids=["comprehensive", "enhanced", "basic-text"])
 
 
 def encoded(report: Dataset) -> bytes:
@@ -64,25 +65,28 @@ def test_highdicom_reads_every_report_as_a_measurement_report(example: Flag) -> 
     assert device.observer_identifying_attributes.serial_number == example.model_id
 
 
+@every_form
 @every_flag
-def test_the_same_flag_gives_the_same_bytes(example: Flag) -> None:
-    assert encoded(build_sr(example)) == encoded(build_sr(replace(example)))
+def test_the_same_flag_gives_the_same_bytes(example: Flag, form: UID) -> None:
+    assert encoded(build_sr(example, form)) == encoded(build_sr(replace(example), form))
 
 
+@every_form
 @every_flag
-def test_every_gap_is_filled(example: Flag) -> None:
-    text = encoded(build_sr(example))
+def test_every_gap_is_filled(example: Flag, form: UID) -> None:
+    text = encoded(build_sr(example, form))
     for keyword, placeholder in _GAPS.values():
         assert placeholder.encode() + b"\0" not in text, keyword
         if placeholder.startswith("?"):
             assert placeholder.encode() not in text, keyword
 
 
+@every_form
 @every_flag
-def test_no_report_is_an_all_clear(example: Flag) -> None:
-    said = [str(i.get("TextValue", "")) for i in items(read(build_sr(example)))]
+def test_no_report_is_an_all_clear(example: Flag, form: UID) -> None:
+    said = [str(i.get("TextValue", "")) for i in items(read(build_sr(example, form)))]
     assert CAUTION in said
-    assert b"normal" not in encoded(build_sr(example)).lower()
+    assert b"normal" not in encoded(build_sr(example, form)).lower()
     assert all(label not in said for label in (Label.NO_FINDING, "no finding"))
 
 
@@ -247,6 +251,80 @@ def test_a_later_revision_names_the_report_that_it_follows(example: str, model_i
     assert before.ReferencedSOPInstanceUID == sr_instance_uid(STUDY, model_id, later.predecessor)
     assert before.ReferencedSOPClassUID == ComprehensiveSRStorage
     assert report.InstanceNumber == later.revision
+
+
+@every_form
+def test_a_predecessor_is_named_in_the_form_in_which_it_was_sent(form: UID) -> None:
+    sent = sr_instance_uid(STUDY, "fedcba9876543210", 2, form)
+    later = replace(VALID["revision 3 after another model"], predecessor_object_id=sent)
+    for sent_now in LADDER:
+        (study,) = read(build_sr(later, sent_now)).PredecessorDocumentsSequence
+        (before,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert (before.ReferencedSOPClassUID, before.ReferencedSOPInstanceUID) == (form, sent)
+
+
+@every_form
+def test_where_it_is_not_known_what_was_sent_it_was_the_same_form(form: UID) -> None:
+    for unknown in ("", "2.25.1"):
+        later = replace(VALID["revision 2"], predecessor_object_id=unknown)
+        (study,) = read(build_sr(later, form)).PredecessorDocumentsSequence
+        (before,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert before.ReferencedSOPClassUID == form
+        assert before.ReferencedSOPInstanceUID == sr_instance_uid(STUDY, "0123456789abcdef", 1, form)
+
+
+# The three forms
+
+
+def test_a_uid_never_stands_for_two_sop_classes() -> None:
+    reports = [read(build_sr(flag(), form)) for form in LADDER]
+    assert [r.SOPClassUID for r in reports] == [r.file_meta.MediaStorageSOPClassUID for r in reports] == list(LADDER)
+    assert len({r.SOPInstanceUID for r in reports}) == 3
+    assert all(r.SOPInstanceUID == r.file_meta.MediaStorageSOPInstanceUID for r in reports)
+    assert len({r.SeriesInstanceUID for r in reports}) == 1
+    assert reports[0].SOPInstanceUID == sr_instance_uid(STUDY, "0123456789abcdef", 1), "as it always was"
+
+
+@every_flag
+def test_enhanced_and_comprehensive_say_the_same(example: Flag) -> None:
+    comprehensive, enhanced = (read(build_sr(example, form)).ContentSequence for form in LADDER[:2])
+    assert comprehensive == enhanced
+
+
+@every_flag
+def test_a_basic_text_report_has_no_numbers_and_leaves_out_nothing_else(example: Flag) -> None:
+    comprehensive, basic = (list(items(read(build_sr(example, form)))) for form in (LADDER[0], LADDER[2]))
+    allowed = {"TEXT", "CODE", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME", "IMAGE", "CONTAINER"}
+    assert {item.ValueType for item in basic} <= allowed
+    assert [name_of(item) for item in comprehensive if item.ValueType != "NUM"] == [name_of(item) for item in basic]
+
+
+def test_in_a_basic_text_report_the_probability_stands_in_words() -> None:
+    texts = [i.TextValue for i in items(read(build_sr(flag(), LADDER[2]))) if i.ValueType == "TEXT"]
+    assert "pneumothorax 0.91, threshold 0.62" in texts
+
+
+# Withdrawn
+
+
+@every_form
+@pytest.mark.parametrize("why", Withdrawal)
+def test_a_withdrawn_report_says_so_and_none_of_what_it_said(why: Withdrawal, form: UID) -> None:
+    films = (film(1, reasons=[PNEUMOTHORAX]), film(2), film(3, not_analysed=NotAnalysed.LATERAL))
+    raised = flag(*films, urgency=Urgency.ROUTINE, revision=2, predecessor=1)
+    report = read(build_sr(replace(raised, reasons=(), withdrawn=why), form))
+    said = list(items(report))
+    assert report.CompletionFlagDescription == f"Flag withdrawn: {WITHDRAWN[why]}"
+    assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+    assert report.PredecessorDocumentsSequence
+    assert not [i for i in said if i.ValueType == "NUM" or name_of(i) == "Finding"]
+    assert "neumothorax" not in " ".join(str(i.get("TextValue", "")) for i in said)
+    priority, *comments = report.ContentSequence[-1].ContentSequence
+    assert priority.ConceptCodeSequence[0].CodeMeaning == "Routine"
+    assert comments[0].TextValue.startswith("hilum withdrew its flag, ")
+    images = [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID[-1] for i in said if i.ValueType == "IMAGE"]
+    assert images == ["1", "2", "3"]
+    assert "No finding of the site's policy reached its threshold." not in [i.get("TextValue") for i in said]
 
 
 @pytest.mark.parametrize("name", ["Yamada^Tarou=山田^太郎=やまだ^たろう", "Люкceмбypг^Анна", "שרון^דבורה"])

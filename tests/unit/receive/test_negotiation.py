@@ -67,6 +67,14 @@ def test_services_are_taken_where_they_are_offered() -> None:
     assert len(contexts_for(proposal, USABLE, frozenset({find}))) == 2
 
 
+def test_a_service_may_be_offered_to_us_by_whom_we_asked_for_it() -> None:
+    """Storage Commitment: the archive reports as SCP on an association that it requests (PS3.7 D.3.3.4)."""
+    commitment = str(StorageCommitmentPushModel)
+    service, storage = contexts_for(((commitment, (IMPLICIT,)), (DX, (IMPLICIT,))), USABLE, frozenset({commitment}))
+    assert (service.scu_role, service.scp_role) == (True, True)
+    assert (storage.scu_role, storage.scp_role) == (None, None)
+
+
 def test_what_is_refused_is_said_in_words() -> None:
     proposal = ((str(StorageCommitmentPushModel), (IMPLICIT,)), (DX, (MPEG,)))
     (what, mend), (syntax, advice) = refused(proposal, set(), USABLE)

@@ -29,6 +29,7 @@ def row(study: WorklistRow) -> dict[str, Any]:
         "study_uid": study.study_uid,
         "urgency": study.urgency.name,
         "reasons": list(study.reasons),
+        "ordered": study.ordered,
         "state": study.state,
         "not_analysed": list(study.not_analysed),
         "films": {state.value: n for state, n in study.films.items()},

@@ -1,0 +1,42 @@
+"""The channel that changes the priority of the order itself, at whoever keeps the orders: RIS or worklist manager."""
+
+from __future__ import annotations
+
+from schemas.flag import Flag, Receipt
+from worker.notify.hl7_delivery import Hl7Delivery
+from worker.notify.hl7_messages import Envelope, OrderMessage, PriorityIn, build_order
+from worker.notify.mllp import IDLE_SECONDS, MllpLine, MllpPeer
+
+
+class Hl7Order:
+    """Kind `hl7-order`: OMI^O23 or ORM^O01 over MLLP. The same flag twice is the same message, by its control ID."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        peer: MllpPeer,
+        envelope: Envelope,
+        message: OrderMessage = "OMI^O23",
+        priority_in: PriorityIn = "both",
+        timeout: float = 10.0,
+        idle: float = IDLE_SECONDS,
+    ) -> None:
+        self.name = name
+        self._envelope = envelope
+        self._message = message
+        self._priority_in = priority_in
+        self._line = MllpLine(peer, timeout=timeout, idle=idle)
+        self._delivery = Hl7Delivery(self._line)
+
+    def send(self, flag: Flag) -> Receipt:
+        """Deliver. Raises `TransientFailure` or `PermanentFailure`."""
+        return self._delivery.deliver(build_order(flag, self._envelope, self._message, self._priority_in))
+
+    def check(self) -> str:
+        """Whether somebody listens; nothing is sent about anybody. Raises `DeliveryError`."""
+        return self._line.check()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._line.close()

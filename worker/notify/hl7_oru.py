@@ -1,0 +1,40 @@
+"""The channel that sends a flag as a result, to whoever shows results: RIS, EMR, an integration engine."""
+
+from __future__ import annotations
+
+from schemas.flag import Flag, Receipt
+from worker.notify.hl7_delivery import Hl7Delivery
+from worker.notify.hl7_messages import Envelope, PriorityIn, build_oru
+from worker.notify.mllp import IDLE_SECONDS, MllpLine, MllpPeer
+
+
+class Hl7Oru:
+    """Kind `hl7-oru`: ORU^R01 over MLLP. The same flag twice is the same message, by its control ID."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        peer: MllpPeer,
+        envelope: Envelope,
+        priority_in: PriorityIn = "both",
+        timeout: float = 10.0,
+        idle: float = IDLE_SECONDS,
+    ) -> None:
+        self.name = name
+        self._envelope = envelope
+        self._priority_in = priority_in
+        self._line = MllpLine(peer, timeout=timeout, idle=idle)
+        self._delivery = Hl7Delivery(self._line)
+
+    def send(self, flag: Flag) -> Receipt:
+        """Deliver. Raises `TransientFailure` or `PermanentFailure`."""
+        return self._delivery.deliver(build_oru(flag, self._envelope, self._priority_in))
+
+    def check(self) -> str:
+        """Whether somebody listens; nothing is sent about anybody. Raises `DeliveryError`."""
+        return self._line.check()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._line.close()
