@@ -50,25 +50,6 @@ def augmented(films: NDArray[np.uint8], size: int, rng: np.random.Generator, how
     return np.stack([_one(film, size, rng, how) for film in films])
 
 
-def blended(
-    films: NDArray[np.uint8], targets: NDArray[np.float32], alpha: float, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Mixup (Zhang et al., ICLR 2018): each film with another of the batch, by a share from Beta(alpha, alpha).
-
-    Parameters
-    ----------
-    films, targets:
-        uint8 (N, size, size, 3) with three equal channels, and float32 (N, K); the blend has the same shapes.
-    """
-    other = rng.permutation(len(films))
-    share = rng.beta(alpha, alpha, len(films)).astype(np.float32)
-    share = np.maximum(share, 1.0 - share)  # the first of a pair is the one that shows
-    grey = films[..., 0].astype(np.float32)
-    mixed = grey + (1.0 - share)[:, np.newaxis, np.newaxis] * (grey[other] - grey)
-    pixels = np.repeat(np.rint(mixed).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
-    return pixels, targets + (1.0 - share)[:, np.newaxis] * (targets[other] - targets)
-
-
 def _one(film: NDArray[np.uint8], size: int, rng: np.random.Generator, how: Augmentation) -> NDArray[np.uint8]:
     side = film.shape[0]
     angle = np.deg2rad(rng.uniform(-how.rotation, how.rotation))

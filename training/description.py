@@ -98,8 +98,6 @@ class Loss(_Section):
     # network that starts from random weights what a chest looks like.
     auxiliary: tuple[Literal["sex", "view", "age"], ...] = ()
     auxiliary_weight: Annotated[float, Field(ge=0)] = 1.0  # of an auxiliary output, against one label
-    # The binary network is asked for the 14 findings too: "something is there" alone says little of what to look for.
-    findings_weight: Annotated[float, Field(ge=0)] = 0.0  # of each finding, against the binary output; 0: not asked
 
 
 class Stage(_Section):
@@ -118,9 +116,6 @@ class Stage(_Section):
     momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9  # of batch normalisation's statistics
     patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better validation AUROC; 0: all epochs are run
     augmentation: Literal["none", "anatomical", "reference"] = "anatomical"
-    # Beta(mixup, mixup): how far films and targets of a batch are blended in pairs (Zhang et al., ICLR 2018); 0: not.
-    # Where there are few films it keeps the network from learning them by heart.
-    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
     films: Annotated[int, Field(ge=0)] = 0  # of an epoch, drawn anew each time; 0: all
 
 

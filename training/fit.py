@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import HilumError
 from training import network, speed
-from training.augment import AUGMENTATIONS, augmented, blended, plain
+from training.augment import AUGMENTATIONS, augmented, plain
 from training.description import Loss, Stage
 from training.evaluate import macro_auroc, number
 from training.losses import loss_of
@@ -59,7 +59,6 @@ class Network:
     backbone: str
     scaling: str  # a name of `network.SCALINGS`; empty: the backbone's own
     main: int  # the first so many outputs are the bundle's; the rest are auxiliary
-    weights: tuple[float, ...]  # what each output costs, against one of the bundle's
     judged: tuple[int, ...]  # outputs whose mean AUROC on validation films is watched
     loss: Loss
     seed: int
@@ -153,7 +152,7 @@ def compiled(
             layer.trainable = False
     optimizer = keras.optimizers.AdamW(stage.learning_rate, weight_decay=stage.weight_decay, global_clipnorm=5.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, loss_of(net.loss, targets, net.main, net.weights), jit_compile=speed.jit())
+    model.compile(optimizer, loss_of(net.loss, targets, net.main), jit_compile=speed.jit())
     optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -283,8 +282,7 @@ def batches_of(
     def make(start: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         members = np.sort(order[start : start + size])  # in the order of the map on disk
         own = np.random.default_rng([seed, epoch, start])
-        made, wanted = augmented(films.pixels[films.members[members]], stage.size, own, how), films.targets[members]
-        return blended(made, wanted, stage.mixup, own) if stage.mixup else (made, wanted)
+        return augmented(films.pixels[films.members[members]], stage.size, own, how), films.targets[members]
 
     workers = max(1, (os.cpu_count() or 2) - 1)
     with ThreadPoolExecutor(workers) as makers:

@@ -255,7 +255,6 @@ class Flow:
             backbone=how.backbone,
             scaling=begin.scaling,
             main=columns.main,
-            weights=columns.weights,
             judged=columns.judged,
             loss=self.run.loss,
             seed=self.run.seed,

@@ -5,7 +5,7 @@ Each weighs films in its own way, which distorts probabilities; calibration puts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -24,9 +24,7 @@ def positive_weights(targets: NDArray[np.float32], ceiling: float = 8.0) -> NDAr
     return weights
 
 
-def loss_of(
-    description: Loss, targets: NDArray[np.float32], main: int, share: Sequence[float]
-) -> Callable[[Any, Any], Any]:
+def loss_of(description: Loss, targets: NDArray[np.float32], main: int) -> Callable[[Any, Any], Any]:
     """The loss of logits (N, K) against targets (N, K) in [0, 1]: one value for each film.
 
     - "bce": cross entropy.
@@ -40,12 +38,12 @@ def loss_of(
         Those of the training films, (N, K): what weights are taken from.
     main:
         How many of the columns are the model's own; the rest are auxiliary and cost plain cross entropy.
-    share:
-        What each of the K columns counts, against one of the model's own.
     """
     ops = keras.ops
     outputs = targets.shape[1]
-    shares = np.asarray(share, np.float32) / main
+    share = np.full(outputs, description.auxiliary_weight, np.float32)
+    share[:main] = 1.0
+    share /= main
     weights = np.ones(outputs, np.float32)
     if description.kind == "weighted":
         weights[:main] = positive_weights(np.round(targets[:, :main]), description.ceiling)
@@ -64,6 +62,6 @@ def loss_of(
                 alarm = ops.where(own, -ops.log(1.0 - p), alarm)
             miss = ops.where(own, hard_miss, miss)
             alarm = ops.where(own, alarm * p**description.gamma, alarm)
-        return ops.sum(shares * (weights * target * miss + (1.0 - target) * alarm), axis=-1)
+        return ops.sum(share * (weights * target * miss + (1.0 - target) * alarm), axis=-1)
 
     return loss

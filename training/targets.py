@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.findings import FINDINGS, LABELS, Label
+from schemas.findings import LABELS, Label
 from training import network
 from training.description import Loss, Model, Task, outputs
 from training.nih_index import NihFilm
@@ -27,7 +27,6 @@ class Columns:
     names: tuple[str, ...]
     members: tuple[tuple[Label, ...], ...]  # of each own output: the labels that it answers for; none for "binary"
     main: int  # how many are the bundle's own
-    weights: tuple[float, ...]  # what each costs, against one of the bundle's own
     judged: tuple[int, ...]  # those whose mean AUROC says how good the network is: all but "No Finding"
 
 
@@ -35,19 +34,11 @@ def columns_of(task: Task, model: Model, loss: Loss) -> Columns:
     """The columns that a description asks for."""
     own = outputs(model) if task == "multilabel" else (("binary", ()),)
     extra: list[str] = []
-    if task == "binary" and loss.findings_weight:
-        extra += FINDINGS
-    findings = len(extra)
     for what in loss.auxiliary:
         extra += {"sex": ["male"], "view": ["AP"], "age": [f"age {years}" for years in AGES]}[what]
     return Columns(
         task=task,
         names=(*(name for name, _ in own), *extra),
-        weights=(
-            *[1.0] * len(own),
-            *[loss.findings_weight] * findings,
-            *[loss.auxiliary_weight] * (len(extra) - findings),
-        ),
         members=tuple(labels for _, labels in own),
         main=len(own),
         judged=tuple(i for i, (_, labels) in enumerate(own) if Label.NO_FINDING not in labels),
@@ -62,8 +53,6 @@ def wanted(columns: Columns, films: Sequence[NihFilm], labels: NDArray[np.float3
             made[:, k] = 1.0 - labels[:, _NO_FINDING]
         elif k < columns.main:
             made[:, k] = labels[:, [LABELS.index(label) for label in columns.members[k]]].max(axis=1)
-        elif name in FINDINGS:
-            made[:, k] = labels[:, LABELS.index(Label(name))]
         else:
             made[:, k] = [_known(film, name) for film in films]
     return made
@@ -78,9 +67,8 @@ def for_export(weights: network.Weights, columns: Columns) -> network.Weights:
 
 def binary_start(multilabel: network.Weights, source: Columns, target: Columns) -> network.Weights:
     """The binary network to begin with: the multilabel one, its "No Finding" turned round."""
-    at = {name: k for k, name in enumerate(source.names) if k >= source.main}
-    at |= {str(label): k for k, labels in enumerate(source.members) for label in labels}
-    start = dict(network.columns(multilabel, [at[Label.NO_FINDING], *(at[name] for name in target.names[1:])]))
+    at = source.names.index(Label.NO_FINDING)
+    start = dict(network.columns(multilabel, [at, *(source.names.index(name) for name in target.names[1:])]))
     sign = np.ones(len(target.names), np.float32)
     sign[0] = -1.0
     return start | {"maps/kernel": start["maps/kernel"] * sign, "maps/bias": start["maps/bias"] * sign}

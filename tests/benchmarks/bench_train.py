@@ -53,7 +53,6 @@ def _measured(stage: Stage) -> tuple[float, float]:
         backbone="densenet121",
         scaling="",
         main=columns.main,
-        weights=columns.weights,
         judged=columns.judged,
         loss=Loss(),
         seed=0,

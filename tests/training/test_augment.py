@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.augment import Augmentation, augmented, blended, plain
+from training.augment import Augmentation, augmented, plain
 from worker.tensor.recipe import golden_film, to_tensor
 
 FILMS = np.stack([golden_film(48, 48), 255 - golden_film(48, 48)])
@@ -46,17 +46,3 @@ def test_changes_are_small() -> None:
 
 def _zeros() -> dict[str, float]:
     return dict.fromkeys(("rotation", "shift", "zoom", "contrast", "brightness", "noise"), 0.0)
-
-
-def test_mixup_blends_films_and_targets_by_the_same_share() -> None:
-    films = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (0, 100, 200)])
-    targets = np.array([[0.0, 1.0], [0.5, 0.0], [1.0, 0.0]], np.float32)
-    pixels, wanted = blended(films, targets, 0.4, np.random.default_rng(3))
-    assert pixels.shape == films.shape
-    assert pixels.dtype == np.uint8
-    assert wanted.dtype == np.float32
-    assert np.allclose(pixels[:, 0, 0, 0] / 200, wanted[:, 0], atol=0.005), "grey is the first target, and stays it"
-    assert (np.abs(wanted - targets) <= 0.5).all(), "the first of a pair is the one that shows"
-    assert not np.allclose(wanted, targets)
-    again, _ = blended(films, targets, 0.4, np.random.default_rng(3))
-    assert (again == pixels).all()

@@ -28,15 +28,7 @@ def stage(**changes: object) -> Stage:
 
 
 def net(**changes: object) -> Network:
-    plan = {
-        "backbone": "densenet121",
-        "scaling": "",
-        "main": 2,
-        "weights": (1.0, 1.0),
-        "judged": (0, 1),
-        "loss": Loss(kind="bce"),
-        "seed": 0,
-    }
+    plan = {"backbone": "densenet121", "scaling": "", "main": 2, "judged": (0, 1), "loss": Loss(kind="bce"), "seed": 0}
     return Network(**(plan | {"mixed_precision": True} | changes))  # type: ignore[arg-type]
 
 

@@ -10,10 +10,9 @@ from training.losses import loss_of, positive_weights
 RNG = np.random.default_rng(0)
 
 
-def cost(kind: str, wanted: object, logits: object, share: list[float] | None = None, **options: float) -> np.ndarray:
+def cost(kind: str, wanted: object, logits: object, main: int | None = None, **options: float) -> np.ndarray:
     w, z = np.asarray(wanted, np.float32), np.asarray(logits, np.float32)
-    main = w.shape[1] if share is None else share.count(1.0)
-    loss = loss_of(Loss(kind=kind, **options), w, main, share or [1.0] * main)  # type: ignore[arg-type]
+    loss = loss_of(Loss(kind=kind, **options), w, w.shape[1] if main is None else main)  # type: ignore[arg-type]
     return np.asarray(loss(w, z))
 
 
@@ -57,9 +56,9 @@ def test_weights_count_for_positives_alone() -> None:
 def test_auxiliary_outputs_cost_their_share_of_plain_cross_entropy(kind: str) -> None:
     wanted, logits = RNG.random((6, 5)).round(), RNG.normal(0, 2, (6, 5))
     alone = cost(kind, wanted[:, :3], logits[:, :3])
-    both = cost(kind, wanted, logits, [1.0, 1.0, 1.0, 0.5, 0.25])
-    fourth, fifth = (cost("bce", wanted[:, [k]], logits[:, [k]]) for k in (3, 4))
-    assert np.allclose(both, alone + (0.5 * fourth + 0.25 * fifth) / 3, atol=1e-5)
+    both = cost(kind, wanted, logits, main=3, auxiliary_weight=0.5)
+    extra = cost("bce", wanted[:, 3:], logits[:, 3:])  # the mean over two
+    assert np.allclose(both, alone + 0.5 * 2 * extra / 3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bce", "weighted", "focal", "asymmetric"])

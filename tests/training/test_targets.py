@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.findings import FINDINGS, LABELS, Label
+from schemas.findings import LABELS, Label
 from training.description import Loss, Model
 from training.nih_index import NihFilm
 from training.targets import binary_start, columns_of, for_export, wanted
@@ -82,23 +82,4 @@ def test_the_binary_model_starts_as_no_finding_turned_round() -> None:
     other = x @ start["maps/kernel"][0, 0] + start["maps/bias"]
     assert other[0] == pytest.approx(-one[14])
     assert np.allclose(other[1:], one[15:]), "auxiliary outputs go on as they were"
-    assert for_export(start, target)["maps/bias"].shape == (1,)
-
-
-def test_the_binary_network_is_asked_for_the_findings_too_if_so_described() -> None:
-    loss = Loss(auxiliary=("sex",), findings_weight=0.25, auxiliary_weight=0.5)
-    target = columns_of("binary", Model(), loss)
-    assert target.names == ("binary", *FINDINGS, "male")
-    assert target.weights == (1.0, *[0.25] * 14, 0.5)
-    got = wanted(target, [film(Label.MASS)], one_hot(Label.MASS))[0]
-    assert [target.names[k] for k in np.flatnonzero(got)] == ["binary", "Mass", "male"]
-    assert columns_of("multilabel", Model(), loss).weights == (*[1.0] * 15, 0.5)
-
-    source = columns_of("multilabel", Model(groups=GROUPS), loss)
-    multilabel = weights(len(source.names))
-    start = binary_start(multilabel, source, target)
-    lesion = source.names.index("lesion")
-    for label in GROUPS["lesion"]:
-        at = target.names.index(label)
-        assert start["maps/bias"][at] == multilabel["maps/bias"][lesion], "a finding goes on as its group's output"
     assert for_export(start, target)["maps/bias"].shape == (1,)
