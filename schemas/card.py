@@ -31,6 +31,7 @@ from schemas.findings import LABELS, Label
 CARD: Final = "card.json"
 GOLDEN: Final = "golden.npz"
 MODELS: Final = ("binary", "multilabel")
+LARGEST_SIDE: Final = 4096  # pixels, of a model's input
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,7 @@ def read_card(folder: Path) -> ModelCard:
     Raises
     ------
     BundleInvalid
-        No card, not JSON, a field missing or unknown, or labels in another order than `LABELS`.
+        No card, not JSON, a field missing, unknown or of another kind, or labels in another order than `LABELS`.
     """
     path = folder / CARD
     try:
@@ -88,15 +89,26 @@ def read_card(folder: Path) -> ModelCard:
         raw["limits"] = tuple(raw.get("limits", ()))
         raw["calibration"] = {k: Calibration(**v) for k, v in raw["calibration"].items()}
         card = ModelCard(**raw)
-        for name in ("files", "thresholds", "metrics", "training"):
-            if not isinstance(getattr(card, name), dict):
-                raise TypeError(f"{name} is no object")
-        if not all(isinstance(digest, str) for digest in card.files.values()):
-            raise TypeError("files: a digest is no text")
     except OSError as error:
         raise BundleInvalid(f"{path}: cannot be read ({error.strerror}); is this a model bundle?") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleInvalid(f"{path}: not a model card ({error})") from error
+    if wrong := _wrong(card):
+        raise BundleInvalid(f"{path}: {', '.join(wrong)}: not what a card has there; restore the bundle")
     if card.labels != LABELS:
         raise BundleInvalid(f"{path}: labels are not the 15 of NIH in the order of schemas.findings.LABELS")
     return card
+
+
+def _wrong(card: ModelCard) -> list[str]:
+    """Fields that are of another kind than they should be."""
+    tables = {"files": card.files, "thresholds": card.thresholds, "metrics": card.metrics, "training": card.training}
+    texts = ("name", "version", "architecture", "recipe_fingerprint", "split_hash", "intended_use", "licence")
+    wrong = [name for name, table in tables.items() if not isinstance(table, Mapping)]
+    wrong += [name for name in (*texts, "provenance") if not isinstance(getattr(card, name), str)]
+    size = card.input_size
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST_SIDE:
+        wrong.append("input_size")
+    if "files" not in wrong and not all(isinstance(digest, str) for digest in card.files.values()):
+        wrong.append("files")
+    return wrong

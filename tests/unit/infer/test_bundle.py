@@ -106,7 +106,7 @@ def test_a_card_must_list_every_file_and_only_names(tmp_path: Path) -> None:
 def test_a_card_of_another_shape_is_none(tmp_path: Path, damage: dict[str, object]) -> None:
     raw = json.loads(write_bundle(tmp_path / "b").to_json())
     (tmp_path / "b" / "card.json").write_text(json.dumps(raw | damage))
-    with pytest.raises(BundleInvalid, match="not a model card"):
+    with pytest.raises(BundleInvalid, match="not what a card has there"):
         open_bundle(str(tmp_path / "b"), [], recipe)
 
 
