@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import IO
 
@@ -294,7 +295,7 @@ def test_networks_are_compared_and_what_was_trained_is_not_trained_again(nih: Pa
 
 
 def test_backbones_and_constructions_of_the_reference(plan: Path) -> None:
-    plan.write_text(plan.read_text().replace("48", "96"))  # not every backbone takes films so small
+    plan.write_text(re.sub(r"size = \d+", "size = 96", plan.read_text()))  # not every backbone takes films so small
     made = variants(read(str(plan)), [Over.BACKBONE, Over.CONSTRUCTION])
     assert len(made) == 5 * 3
     frozen, first = made["vgg16-frozen"], made["xception-head-first"]
