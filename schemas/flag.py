@@ -74,11 +74,6 @@ class Flag:
         if self.withdrawn is not None and (self.reasons or self.urgency):
             raise ValueError("a withdrawn flag is ROUTINE and has no reasons")
 
-    @property
-    def confidence(self) -> float | None:
-        """The highest probability among the reasons; None without any."""
-        return max((reason.probability for reason in self.reasons), default=None)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:

@@ -15,6 +15,7 @@ from functools import partial
 from importlib import resources
 from ipaddress import ip_address
 from pathlib import Path
+from typing import assert_never
 
 import uvicorn
 
@@ -45,7 +46,8 @@ from worker.notify.fhir_channel import Fhir
 from worker.notify.hl7_messages import Envelope
 from worker.notify.hl7_order import Hl7Order
 from worker.notify.hl7_oru import Hl7Oru
-from worker.notify.mllp import MllpPeer, tls_context
+from worker.notify.mllp import MllpPeer
+from worker.notify.network import tls_context
 from worker.notify.oauth import Access, ClientCredentials, GivenToken
 from worker.notify.paper import Paper
 from worker.notify.uids import derive_uid
@@ -203,32 +205,30 @@ def channel(  # noqa: PLR0911  one for each kind
             )
         case PaperDestination():
             return Paper(name=name, folder=destination.folder)
-    raise ConfigurationError(f"destinations: {name}: kind {destination.kind} is not to be had yet")
+    assert_never(destination)
 
 
 def _mllp_peer(destination: Hl7Destination) -> MllpPeer:
-    try:
+    with _naming(destination.name):
         tls = tls_context(destination.ca_file, destination.certificate, destination.key) if destination.tls else None
-    except ConfigurationError as error:
-        raise ConfigurationError(f"destinations: {destination.name}: {error}") from error
     return MllpPeer(host=destination.host, port=destination.port, tls=tls)
 
 
 @contextmanager
-def _naming(destination: Destination) -> Iterator[None]:
+def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise ConfigurationError(f"destinations: {destination.name}: {error}") from error
+        raise ConfigurationError(f"destinations: {name}: {error}") from error
 
 
 def _trusting(destination: FhirDestination | WebhookDestination) -> ssl.SSLContext:
-    with _naming(destination):
+    with _naming(destination.name):
         return tls_context(destination.ca_file, None, None)
 
 
 def _signing_key(destination: WebhookDestination) -> bytes | None:
-    with _naming(destination):
+    with _naming(destination.name):
         return None if destination.secret is None else signing_key(destination.secret.get_secret_value())
 
 

@@ -21,7 +21,7 @@ from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
 from tests.contract.record.given import NOW, Record, read
 from worker.assemble import Role, Worker, database, mail_of
 from worker.notify.email import Mail, MailServer
-from worker.notify.mllp import tls_context
+from worker.notify.network import tls_context
 from worker.settings import Alarms, Settings, SpoolSettings
 from worker.settings import Database as DatabaseSettings
 

@@ -27,7 +27,8 @@ from tests.unit.notify.flags import VALID, flag, named
 from worker.notify.hl7_messages import Envelope, build_oru
 from worker.notify.hl7_order import Hl7Order
 from worker.notify.hl7_oru import Hl7Oru
-from worker.notify.mllp import MllpPeer, tls_context
+from worker.notify.mllp import MllpPeer
+from worker.notify.network import tls_context
 
 DUPLICATE = "ERR|||205^Duplicate key identifier^HL70357|E"
 

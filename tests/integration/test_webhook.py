@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -25,7 +26,7 @@ from tests.http_receiver import Response as Said
 from tests.unit.notify.flags import film, flag
 from worker.assemble import channel as channel_of
 from worker.notify.http import HttpLine
-from worker.notify.mllp import tls_context
+from worker.notify.network import tls_context
 from worker.notify.webhook import Webhook, signing_key
 from worker.settings import Settings, WebhookDestination
 
@@ -68,7 +69,22 @@ def peer(talk: Talk) -> Iterator[str]:
 
 
 def request_of(connection: socket.socket) -> None:
-    connection.recv(65536)
+    """Read it whole: to close on what was not read is to reset the connection, which may overtake the answer."""
+    taken = b""
+    while b"\r\n\r\n" not in taken:
+        taken += _more(connection)
+    head, _, body = taken.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: *([0-9]+)", head)
+    left = int(length[1]) - len(body) if length else 0
+    while left > 0:
+        left -= len(_more(connection))
+
+
+def _more(connection: socket.socket) -> bytes:
+    chunk = connection.recv(65536)
+    if not chunk:
+        raise OSError("the sender went away")
+    return chunk
 
 
 def says(*parts: bytes, pause: float = 0.0, hold: bool = False) -> Talk:

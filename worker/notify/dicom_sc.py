@@ -19,7 +19,8 @@ from schemas.identity import InstanceRef
 from worker import __version__
 from worker.notify.association import Peer
 from worker.notify.commitment import Reports
-from worker.notify.dicom_store import IDLE_SECONDS, DicomStore
+from worker.notify.dicom_store import DicomStore
+from worker.notify.idle import IDLE_SECONDS
 from worker.notify.study_module import patient_and_study
 from worker.notify.summary_page import HEIGHT, WIDTH, Shown, draw_page, films_of
 from worker.notify.uids import sc_instance_uid, sc_series_uid

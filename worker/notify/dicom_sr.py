@@ -7,7 +7,8 @@ from functools import partial
 from schemas.flag import Flag, Receipt
 from worker.notify.association import Peer
 from worker.notify.commitment import Reports
-from worker.notify.dicom_store import IDLE_SECONDS, DicomStore
+from worker.notify.dicom_store import DicomStore
+from worker.notify.idle import IDLE_SECONDS
 from worker.notify.sr import LADDER, build_sr, print_forms
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,10 @@ from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
 from schemas.flag import Receipt
 from worker.notify import commitment
 from worker.notify.association import Association, AssociationBroken, AssociationRejected, Context, Peer, unexpected
+from worker.notify.idle import IDLE_SECONDS, Idle
+from worker.notify.network import network_words
 
 log = logging.getLogger("hilum.notify")
-
-IDLE_SECONDS: Final = 5.0
 
 
 class DicomStore:
@@ -52,15 +51,13 @@ class DicomStore:
         self._peer = peer
         self._sop_classes = tuple(sop_classes)
         self._timeout = timeout
-        self._idle = idle
         self._reports = reports
         self._lock = threading.Lock()  # held while an association is in use
         self._association: Association | None = None
         self._try_apart = True  # until commitment is refused on an association of its own as well
         self._asked = ""  # the object that `store` is busy with
         self._answer: commitment.Answer | None = None  # what the peer has said of it so far
-        self._used_at = 0.0
-        self._timer: threading.Timer | None = None
+        self._idle = Idle(idle, self._lock, keeps=lambda: self._association is not None, let_go=self._let_go)
         self._closed = False
 
     def store(self, build: Callable[[str], Dataset]) -> Receipt:
@@ -87,7 +84,7 @@ class DicomStore:
                 self._drop()
                 raise self._failure(error) from error
             finally:
-                self._rest()
+                self._idle.used()
 
     def check(self) -> str:
         """C-ECHO on an association of its own, and which of our SOP classes it takes; words for a person."""
@@ -101,11 +98,9 @@ class DicomStore:
                 association.release()
         except (AssociationBroken, AssociationRejected, OSError) as error:
             raise self._failure(error) from error
-        if status:
-            raise TransientFailure(f"{self._peer} answers C-ECHO with status 0x{status:04X}: look at its log")
-        echoed = "offers no C-ECHO" if status is None else "answers C-ECHO"
+        said = echoed(status, self._peer)
         taken = f"{UID(context.sop_class).name} in {UID(context.transfer_syntax).name}"
-        return f"{self._peer} {echoed} and takes {taken}{promise}"
+        return f"{said} and takes {taken}{promise}"
 
     def close(self) -> None:
         """Let go of the peer for good, if need be in the middle of a send, which then fails for the time being."""
@@ -116,8 +111,7 @@ class DicomStore:
                 busy.abort()
             self._lock.acquire()
         association, self._association = self._association, None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._idle.cancel()
         self._lock.release()
         if association is not None:
             association.release()
@@ -126,7 +120,7 @@ class DicomStore:
         context = self._context(association)
         dataset = build(context.sop_class)
         object_id = str(dataset.SOPInstanceUID)
-        said = proof(association.store(context, object_id, _encoded(dataset, context)), self._peer)
+        said = proof(association.store(context, object_id, encoded(dataset, context)), self._peer)
         if self._reports is None:
             return Receipt(object_id=object_id, proof=said)
         return self._ask(association, context.sop_class, Receipt(object_id=object_id, proof=said))
@@ -138,7 +132,7 @@ class DicomStore:
             with self._committing(association) as (asked, context):
                 if context is None:
                     return replace(stored, proof=f"{stored.proof}, commitment is not offered")
-                information = _encoded(commitment.request(sop_class, stored.object_id), context)
+                information = encoded(commitment.request(sop_class, stored.object_id), context)
                 status = asked.action(context, commitment.SOP_INSTANCE, commitment.REQUEST, information)
         except (AssociationBroken, AssociationRejected, OSError) as error:
             self._drop()
@@ -162,7 +156,7 @@ class DicomStore:
             yield association, context
             return
         try:
-            apart = Association.request(self._peer, _in_both_syntaxes(commitment.SOP_CLASS), self._timeout, self._hear)
+            apart = Association.request(self._peer, in_both_syntaxes(commitment.SOP_CLASS), self._timeout, self._hear)
         except AssociationRejected:
             self._try_apart = False
             yield association, None
@@ -208,7 +202,7 @@ class DicomStore:
             raise TransientFailure(f"{self._peer}: the channel is closed")
         began = time.perf_counter()
         services = [commitment.SOP_CLASS] if self._reports is not None else []
-        contexts = _in_both_syntaxes(*self._sop_classes, *services)
+        contexts = in_both_syntaxes(*self._sop_classes, *services)
         association = Association.request(
             self._peer, [*contexts, (Verification, ImplicitVRLittleEndian)], self._timeout, self._hear
         )
@@ -221,50 +215,31 @@ class DicomStore:
             self._association.abort()
             self._association = None
 
-    def _rest(self) -> None:
-        self._used_at = time.monotonic()
-        if self._timer is None and self._association is not None:
-            self._arm(self._idle)
-
-    def _arm(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._on_idle)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _on_idle(self) -> None:
-        with self._lock:
-            self._timer = None
-            left = self._used_at + self._idle - time.monotonic()
-            if self._association is not None and left > 0:
-                self._arm(left)
-                return
-            association, self._association = self._association, None
-            if association is not None:
-                association.attend()
-        if association is not None:
-            association.release()
+    def _let_go(self) -> Callable[[], None] | None:
+        association, self._association = self._association, None
+        if association is None:
+            return None
+        association.attend()
+        return association.release
 
     def _failure(self, error: Exception) -> DeliveryError:
-        if isinstance(error, AssociationRejected):
-            return rejection(error, self._peer)
-        if self._closed:
-            return TransientFailure(f"{self._peer}: the channel was closed")
-        return TransientFailure(f"{self._peer}: {network_words(error, self._timeout)}")
+        return failure(error, self._peer, self._timeout, closed=self._closed)
 
 
-def _in_both_syntaxes(*sop_classes: str) -> list[tuple[str, str]]:
+def in_both_syntaxes(*sop_classes: str) -> list[tuple[str, str]]:
     """A context for each syntax: of one with several the peer picks, and objects are ready in Explicit VR."""
     return [
         (sop_class, syntax) for sop_class in sop_classes for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     ]
 
 
-def _encoded(dataset: Dataset, context: Context) -> bytes:
+def encoded(dataset: Dataset, context: Context) -> bytes:
+    """In the context's transfer syntax. Raises `PermanentFailure`: a fault of ours."""
     syntax = UID(context.transfer_syntax)
-    encoded: bytes | None = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
-    if encoded is None:
+    written: bytes | None = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
+    if written is None:
         raise PermanentFailure("the object could not be encoded; a fault of hilum's: see the log")
-    return encoded
+    return written
 
 
 def proof(status: int, peer: Peer) -> str:
@@ -313,6 +288,24 @@ _REFUSALS: Final = {
 }
 
 
+def echoed(status: int | None, peer: Peer) -> str:
+    """What an answer to C-ECHO says, None where the peer offers none. Raises `TransientFailure`."""
+    if status:
+        raise TransientFailure(f"{peer} answers C-ECHO with status 0x{status:04X}: look at its log")
+    return f"{peer} {'offers no C-ECHO' if status is None else 'answers C-ECHO'}"
+
+
+def failure(error: Exception, peer: Peer, timeout: float, *, closed: bool) -> DeliveryError:
+    """What an association that broke or never was means for a delivery; `closed`: it was we who let go."""
+    if isinstance(error, AssociationRejected):
+        return rejection(error, peer)
+    if closed:
+        return TransientFailure(f"{peer}: the channel was closed")
+    if isinstance(error, AssociationBroken):
+        return TransientFailure(f"{peer}: it {error}: look at its log")
+    return TransientFailure(f"{peer}: {network_words(error, timeout)}")
+
+
 def rejection(error: AssociationRejected, peer: Peer) -> DeliveryError:
     """The failure that a rejected association is, by who rejects and why (PS3.8 9.3.4)."""
     if error.source == 3:  # the provider's presentation side: congestion, local limit
@@ -329,16 +322,3 @@ def rejection(error: AssociationRejected, peer: Peer) -> DeliveryError:
     if error.result == 2:
         return TransientFailure(words)
     return PermanentFailure(f"{words}; ask its administrator why")
-
-
-def network_words(error: Exception, timeout: float) -> str:
-    """What the network said, with the mend."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} s: is it overloaded, or a firewall between?"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there: is it running, is the port right?"
-    if isinstance(error, socket.gaierror):
-        return "the host name is not known: mend host of this destination, or the name service"
-    if isinstance(error, AssociationBroken):
-        return f"it {error}: look at its log"
-    return f"the network failed ({getattr(error, 'strerror', None) or type(error).__name__})"

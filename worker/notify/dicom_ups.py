@@ -12,18 +12,16 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Final
 
-from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom.dimse_messages import N_CREATE_RQ, N_SET_RQ
 from pynetdicom.dimse_primitives import N_CREATE, N_SET
-from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import UnifiedProcedureStepPush, Verification
 
 from schemas.decision import Urgency
 from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
 from schemas.flag import Flag, Receipt, Withdrawal
 from worker.notify.association import Association, AssociationBroken, AssociationRejected, Context, Peer
-from worker.notify.dicom_store import network_words, rejection
+from worker.notify.dicom_store import echoed, encoded, failure, in_both_syntaxes
 from worker.notify.ups_task import cancellation, change, next_task_uid, object_id, task, task_uid
 
 log = logging.getLogger("hilum.notify")
@@ -117,10 +115,7 @@ class DicomUps:
                 association.release()
         except (AssociationBroken, AssociationRejected, OSError) as error:
             raise self._failure(error) from error
-        if status:
-            raise TransientFailure(f"{self._peer} answers C-ECHO with status 0x{status:04X}: look at its log")
-        echoed = "offers no C-ECHO" if status is None else "answers C-ECHO"
-        return f"{self._peer} {echoed} and takes reading tasks in {UID(context.transfer_syntax).name}"
+        return f"{echoed(status, self._peer)} and takes reading tasks in {UID(context.transfer_syntax).name}"
 
     def close(self) -> None:
         """Let go of the manager for good, if need be in the middle of a send, which then fails for the time being."""
@@ -132,7 +127,7 @@ class DicomUps:
     def _send_on(self, association: _Tasks, context: Context, flag: Flag) -> Receipt:
         uid = task_uid(flag)
         if flag.withdrawn is not None:
-            status = association.action(context, uid, REQUEST_CANCEL, _encoded(cancellation(flag), context))
+            status = association.action(context, uid, REQUEST_CANCEL, encoded(cancellation(flag), context))
             done = _REPORTED if flag.withdrawn is Withdrawal.REPORTED else _CANCELLED
             return Receipt(object_id=object_id(flag, uid), proof=self._judge(CANCEL, status, done))
         operation, status = self._put(association, context, uid, flag)
@@ -145,15 +140,15 @@ class DicomUps:
         """Change the task, or create it where it is not there; which of the two came last, and its status."""
         created = False
         if flag.predecessor is not None:
-            status = association.set(context, uid, _encoded(change(flag), context))
+            status = association.set(context, uid, encoded(change(flag), context))
             if status not in _NOT_THERE:
                 return SET, status
             created = True
-        status = association.create(context, uid, _encoded(task(flag), context))
+        status = association.create(context, uid, encoded(task(flag), context))
         if status != _THERE_ALREADY or created:
             return CREATE, status
         # From an attempt whose answer was lost, or whose flag was overtaken: it must say what this one says.
-        return SET, association.set(context, uid, _encoded(change(flag), context))
+        return SET, association.set(context, uid, encoded(change(flag), context))
 
     def _judge(self, operation: str, status: int, done: Mapping[int, str]) -> str:
         said = f"{operation} 0x{status:04X}"
@@ -167,8 +162,7 @@ class DicomUps:
     def _open(self) -> _Tasks:
         if self._closed:
             raise TransientFailure(f"{self._peer}: the channel is closed")
-        syntaxes = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-        contexts = [*((PUSH, syntax) for syntax in syntaxes), (str(Verification), ImplicitVRLittleEndian)]
+        contexts = [*in_both_syntaxes(PUSH), (str(Verification), ImplicitVRLittleEndian)]
         association = _Tasks.request(self._peer, contexts, self._timeout)
         assert isinstance(association, _Tasks)  # noqa: S101 - `request` makes one of its own class
         self._association = association
@@ -183,11 +177,7 @@ class DicomUps:
         return context
 
     def _failure(self, error: Exception) -> DeliveryError:
-        if isinstance(error, AssociationRejected):
-            return rejection(error, self._peer)
-        if self._closed:
-            return TransientFailure(f"{self._peer}: the channel was closed")
-        return TransientFailure(f"{self._peer}: {network_words(error, self._timeout)}")
+        return failure(error, self._peer, self._timeout, closed=self._closed)
 
 
 class _Tasks(Association):
@@ -208,11 +198,3 @@ class _Tasks(Association):
         command.RequestedSOPInstanceUID = UID(uid)
         command.ModificationList = BytesIO(modifications)
         return self._exchange(N_SET_RQ(), command, context.id)
-
-
-def _encoded(dataset: Dataset, context: Context) -> bytes:
-    syntax = UID(context.transfer_syntax)
-    encoded: bytes | None = encode(dataset, syntax.is_implicit_VR, syntax.is_little_endian)
-    if encoded is None:
-        raise PermanentFailure("the task could not be encoded; a fault of hilum's: see the log")
-    return encoded

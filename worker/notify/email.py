@@ -18,6 +18,7 @@ from email.utils import format_datetime
 from typing import Final, Literal, TypeAlias
 
 from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
+from worker.notify.network import cut_off
 from worker.notify.uids import derive_uuid
 
 _WHOLE: Final = 3  # times `timeout`, within which a mail has gone out or failed
@@ -143,5 +144,4 @@ _PASSING: Final[_Faults] = (
 
 def _cut(session: smtplib.SMTP) -> None:
     if session.sock is not None:
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(session.sock, socket.SHUT_RDWR)
+        cut_off(session.sock)

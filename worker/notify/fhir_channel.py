@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from schemas.errors import DeliveryError, PermanentFailure
 from schemas.flag import Flag, Receipt
 from worker.notify.fhir import build_transaction, object_id
-from worker.notify.http import IDLE_SECONDS, Answer, HttpLine, refusal
+from worker.notify.http import Answer, HttpLine, refusal
+from worker.notify.idle import IDLE_SECONDS
 from worker.notify.oauth import Access, GivenToken
 
 _JSON: Final = "application/fhir+json"

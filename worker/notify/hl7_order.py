@@ -5,7 +5,8 @@ from __future__ import annotations
 from schemas.flag import Flag, Receipt
 from worker.notify.hl7_delivery import Hl7Delivery
 from worker.notify.hl7_messages import Envelope, OrderMessage, PriorityIn, build_order
-from worker.notify.mllp import IDLE_SECONDS, MllpLine, MllpPeer
+from worker.notify.idle import IDLE_SECONDS
+from worker.notify.mllp import MllpLine, MllpPeer
 
 
 class Hl7Order:

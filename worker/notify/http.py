@@ -7,7 +7,6 @@ any other, to be followed by nobody; proxies of the environment are not asked.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import re
@@ -24,10 +23,11 @@ from urllib.parse import urlsplit
 
 from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
 from worker import __version__
+from worker.notify.idle import IDLE_SECONDS, Idle
+from worker.notify.network import cut_off, network_words, not_trusted
 
 log = logging.getLogger("hilum.notify")
 
-IDLE_SECONDS: Final = 5.0
 LONGEST_ANSWER: Final = 1 << 20  # bytes of a body, where the caller says nothing else
 LONGEST_REST: Final = 300.0  # seconds for which a server's Retry-After is believed
 
@@ -72,12 +72,10 @@ class HttpLine:
         self._port = parts.port or (443 if self._secure else 80)
         self._tls = (tls or ssl.create_default_context()) if self._secure else None
         self._timeout = timeout
-        self._idle = idle
         self._lock = threading.Lock()  # held while a request is under way
         self._socket: socket.socket | None = None  # known to `close` before it is connected
-        self._used_at = 0.0
         self._not_before = 0.0  # until then the server asked to be left alone
-        self._timer: threading.Timer | None = None
+        self._idle = Idle(idle, self._lock, keeps=lambda: self._socket is not None, let_go=self._drop)
         self._closed = False
 
     def ask(
@@ -125,10 +123,9 @@ class HttpLine:
         self._closed = True
         busy = self._socket
         if busy is not None:
-            _abort(busy)
+            cut_off(busy)
         with self._lock:  # at once: whoever held it has been cut off
-            if self._timer is not None:
-                self._timer.cancel()
+            self._idle.cancel()
             self._drop()
 
     def _connect(self, deadline: float) -> None:
@@ -207,37 +204,24 @@ class HttpLine:
             dropped.close()
 
     def _rest(self) -> None:
-        self._used_at = time.monotonic()
         if self._closed:
             self._drop()
-        elif self._timer is None and self._socket is not None:
-            self._arm(self._idle)
-
-    def _arm(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._on_idle)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _on_idle(self) -> None:
-        with self._lock:
-            self._timer = None
-            left = self._used_at + self._idle - time.monotonic()
-            if self._socket is not None and left > 0:
-                self._arm(left)
-                return
-            self._drop()
+        self._idle.used()
 
     def _failure(self, error: Exception) -> DeliveryError:
         if self._closed:
             return TransientFailure(f"{self.where}: the channel is closed")
         if isinstance(error, ssl.SSLCertVerificationError):
-            return PermanentFailure(
-                f"{self.where}: its certificate is not trusted ({error.verify_message}): mend ca_file of this "
-                "destination, or the certificate"
-            )
+            return not_trusted(error, self.where)
         if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
             return PermanentFailure(f"{self.where}: it does not speak TLS: mend the URL of this destination")
-        return TransientFailure(f"{self.where}: {_network_words(error, self._timeout)}")
+        if isinstance(error, HttpBroken):
+            words = f"it {error}"
+        elif isinstance(error, ssl.SSLError):
+            words = f"TLS failed ({error.reason or type(error).__name__}): look at its log"
+        else:
+            words = network_words(error, self._timeout, mend="the URL", otherwise=": look at its log")
+        return TransientFailure(f"{self.where}: {words}")
 
 
 class _Timed:
@@ -310,12 +294,6 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _abort(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        # Not the SSLSocket's own, which forgets its keys first: another thread could then write in the clear.
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-
 def _retry_after(headers: HTTPMessage) -> float:
     """Seconds (RFC 9110 10.2.3); a date is told by the server's own clock."""
     value = headers.get("Retry-After", "")
@@ -325,17 +303,3 @@ def _retry_after(headers: HTTPMessage) -> float:
         return (parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("Date", ""))).total_seconds()
     except (TypeError, ValueError):
         return 0.0
-
-
-def _network_words(error: Exception, timeout: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout:g} s: is it overloaded, or a firewall between?"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there: is it running, is the port right?"
-    if isinstance(error, (socket.gaierror, UnicodeError)):
-        return "the host name is not known: mend the URL of this destination, or the name service"
-    if isinstance(error, HttpBroken):
-        return f"it {error}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or type(error).__name__}): look at its log"
-    return f"the network failed ({getattr(error, 'strerror', None) or type(error).__name__}): look at its log"

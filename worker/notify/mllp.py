@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeVar
 
-from schemas.errors import ConfigurationError, DeliveryError, PermanentFailure, TransientFailure
+from schemas.errors import DeliveryError, PermanentFailure, TransientFailure
+from worker.notify.idle import IDLE_SECONDS, Idle
+from worker.notify.network import cut_off, network_words, not_trusted
 
 log = logging.getLogger("hilum.notify")
-
-IDLE_SECONDS: Final = 5.0
 
 _START, _END, _LINE_ENDS = b"\x0b", b"\x1c", b"\r\n"
 _LONGEST: Final = 64 * 1024  # bytes of an answer; acknowledgements have some 100
@@ -45,27 +44,6 @@ class MllpPeer:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
-
-
-def tls_context(ca_file: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or later; the peer is known by `ca_file` (default: the system's), and we to it by `certificate`.
-
-    Raises
-    ------
-    ConfigurationError
-        A file cannot be read, or is not what it should be.
-    """
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
-    except OSError as error:  # ssl.SSLError among it
-        raise ConfigurationError(f"ca_file: {ca_file}: {_file_words(error)}") from error
-    if certificate is not None:
-        try:
-            # A password that is none: without one OpenSSL would ask for it on the terminal, and wait.
-            context.load_cert_chain(certificate, key, password="")
-        except OSError as error:
-            raise ConfigurationError(f"certificate, key: {certificate}, {key}: {_file_words(error)}") from error
-    return context
 
 
 class MllpConnection:
@@ -120,9 +98,7 @@ class MllpConnection:
 
     def abort(self) -> None:
         """Hang up at once; who waits in `exchange` gets `MllpBroken` or OSError."""
-        with contextlib.suppress(OSError):
-            # Not the SSLSocket's own, which forgets its keys first: another thread could then write in the clear.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        cut_off(self._socket)
 
     def _block(self, deadline: float) -> bytes:
         while True:
@@ -161,11 +137,9 @@ class MllpLine:
     def __init__(self, peer: MllpPeer, *, timeout: float, idle: float = IDLE_SECONDS) -> None:
         self.peer = peer
         self._timeout = timeout
-        self._idle = idle
         self._lock = threading.Lock()  # held while the connection is in use
         self._connection: MllpConnection | None = None
-        self._used_at = 0.0
-        self._timer: threading.Timer | None = None
+        self._idle = Idle(idle, self._lock, keeps=lambda: self._connection is not None, let_go=self._drop)
         self._closed = False
 
     def ask(self, message: bytes, understand: Callable[[bytes], T | None], sending: Callable[[], None]) -> T:
@@ -195,7 +169,7 @@ class MllpLine:
                 self._drop()
                 raise
             finally:
-                self._rest()
+                self._idle.used()
 
     def check(self) -> str:
         """Connect and hang up; words for a person. Raises `DeliveryError`."""
@@ -217,8 +191,7 @@ class MllpLine:
             if busy is not None:
                 busy.abort()
             self._lock.acquire()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._idle.cancel()
         self._drop()
         self._lock.release()
 
@@ -262,31 +235,14 @@ class MllpLine:
         if connection is not None:
             connection.close()
 
-    def _rest(self) -> None:
-        self._used_at = time.monotonic()
-        if self._timer is None and self._connection is not None:
-            self._arm(self._idle)
-
-    def _arm(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._on_idle)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _on_idle(self) -> None:
-        with self._lock:
-            self._timer = None
-            left = self._used_at + self._idle - time.monotonic()
-            if self._connection is not None and left > 0:
-                self._arm(left)
-                return
-            self._drop()
-
     def _failure(self, error: Exception) -> DeliveryError:
         if self._closed:
             return TransientFailure(f"{self.peer}: the channel was closed")
         if isinstance(error, ssl.SSLError):
             return _tls_failure(error, self.peer)
-        return TransientFailure(f"{self.peer}: {_network_words(error, self._timeout)}")
+        if isinstance(error, MllpBroken):
+            return TransientFailure(f"{self.peer}: it {error}")
+        return TransientFailure(f"{self.peer}: {network_words(error, self._timeout, awaited='acknowledgement')}")
 
 
 # Alerts by which a peer refuses the caller's certificate, or the lack of one (RFC 8446 6.2), as OpenSSL names them.
@@ -306,10 +262,7 @@ _NO_COMMON_VERSION: Final = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSI
 
 def _tls_failure(error: ssl.SSLError, peer: MllpPeer) -> DeliveryError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return PermanentFailure(
-            f"{peer}: its certificate is not trusted ({error.verify_message}): mend ca_file of this destination, "
-            "or the certificate"
-        )
+        return not_trusted(error, peer)
     if error.reason in _CALLER_REFUSED:
         return PermanentFailure(
             f"{peer}: it does not trust hilum ({error.reason}): set certificate and key of this destination, "
@@ -323,21 +276,3 @@ def _tls_failure(error: ssl.SSLError, peer: MllpPeer) -> DeliveryError:
         f"{peer}: TLS failed ({error.reason or type(error).__name__}): look at its log, and whether it wants "
         "a certificate of ours"
     )
-
-
-def _network_words(error: Exception, timeout: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no acknowledgement within {timeout:g} s: is it overloaded, or a firewall between?"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there: is it running, is the port right?"
-    if isinstance(error, socket.gaierror):
-        return "the host name is not known: mend host of this destination, or the name service"
-    if isinstance(error, MllpBroken):
-        return f"it {error}"
-    return f"the network failed ({getattr(error, 'strerror', None) or type(error).__name__})"
-
-
-def _file_words(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return f"not what it should be, in PEM and without a password ({error.reason or type(error).__name__})"
-    return f"cannot be read ({error.strerror})"

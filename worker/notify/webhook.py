@@ -22,7 +22,8 @@ from schemas.decision import Reason, Urgency
 from schemas.errors import ConfigurationError
 from schemas.flag import FilmResult, Flag, Receipt
 from worker.notify.codes import finding_code
-from worker.notify.http import IDLE_SECONDS, Answer, HttpLine, refusal
+from worker.notify.http import Answer, HttpLine, refusal
+from worker.notify.idle import IDLE_SECONDS
 from worker.notify.uids import derive_uuid
 from worker.notify.wording import sentences
 
