@@ -18,8 +18,8 @@ from schemas.flag import Withdrawal
 from schemas.outcome import Route
 from schemas.tables import Job, MessageRow, OrderRow, PatientRow, ReportRow, Study
 from worker.record.database import Database
-from worker.record.filing import Filed, corrected, file_under, follow, ordered, patient_of
-from worker.record.rows import higher, lock_studies, take_turns
+from worker.record.filing import FILED, Filed, corrected, file_under, follow, ordered, patient_of
+from worker.record.rows import lock_studies, take_turns
 from worker.record.second_look import compare_again
 from worker.record.shapes import clean
 from worker.record.studies import tell_again, withdraw_locked
@@ -48,18 +48,7 @@ _BY_PATIENT: Final = (
     .order_by(Study.id.desc())
     .limit(_MOST_ROWS)
 )
-_FILE: Final = (
-    update(Study)
-    .where(Study.id == bindparam("study"))
-    .values(
-        context=bindparam("b_context"),
-        accession_number=bindparam("b_accession_number"),
-        patient_id=bindparam("b_patient_id"),
-        order_urgency=bindparam("b_order_urgency"),
-        rank=higher(Study.urgency, bindparam("b_order_urgency")),
-        changes=Study.changes + 1,
-    )
-)
+_FILE: Final = update(Study).where(Study.id == bindparam("study")).values(**FILED, changes=Study.changes + 1)
 _HURRY: Final = (
     update(Job)
     .where(
@@ -312,5 +301,4 @@ def _locked(connection: Connection, found: Any, values: dict[str, Any]) -> list[
 
 
 def _file(connection: Connection, study_id: int, filed: Filed) -> None:
-    values = {f"b_{name}": value for name, value in filed.columns.items()}
-    connection.execute(_FILE, {"study": study_id, **values})
+    connection.execute(_FILE, {"study": study_id, **filed.bound})

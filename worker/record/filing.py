@@ -14,7 +14,8 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from schemas.context import PatientRef
 from schemas.decision import Urgency
-from schemas.tables import OrderRow, PatientRow
+from schemas.tables import OrderRow, PatientRow, Study
+from worker.record.rows import higher
 
 _FARTHEST: Final = 16  # merges that are followed one after another; what is longer goes in a circle
 
@@ -22,6 +23,16 @@ _PATIENTS: Final = select(PatientRow).where(PatientRow.patient_id == bindparam("
 _ORDERED: Final = select(func.max(OrderRow.urgency)).where(
     OrderRow.accession_number == bindparam("accession"), OrderRow.cancelled.is_(False)
 )
+
+
+# What an update of a study sets to `Filed.bound`.
+FILED: Final = {
+    "context": bindparam("b_context"),
+    "accession_number": bindparam("b_accession_number"),
+    "patient_id": bindparam("b_patient_id"),
+    "order_urgency": bindparam("b_order_urgency"),
+    "rank": higher(Study.urgency, bindparam("b_order_urgency")),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +51,11 @@ class Filed:
             "patient_id": self.context["patient_id"] or None,
             "order_urgency": int(self.order_urgency),
         }
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """The same as parameters of an update by `FILED`."""
+        return {f"b_{name}": value for name, value in self.columns.items()}
 
 
 def file_under(connection: Connection, context: Mapping[str, str]) -> Filed:

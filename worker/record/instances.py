@@ -15,8 +15,8 @@ from schemas.lifecycle import JobState, StudyState
 from schemas.tables import Job, Study
 from worker.ports import SpooledFile
 from worker.record.database import Database
-from worker.record.filing import Filed, file_under
-from worker.record.rows import higher, settle_studies, take_turns, word
+from worker.record.filing import FILED, Filed, file_under
+from worker.record.rows import settle_studies, take_turns, word
 from worker.record.shapes import clean, merge
 
 _STUDY: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid")).with_for_update()
@@ -36,11 +36,7 @@ _ARRIVED: Final = (
     update(Study)
     .where(Study.id == bindparam("study_id"))
     .values(
-        context=bindparam("b_context"),
-        accession_number=bindparam("b_accession_number"),
-        patient_id=bindparam("b_patient_id"),
-        order_urgency=bindparam("b_order_urgency"),
-        rank=higher(Study.urgency, bindparam("b_order_urgency")),
+        **FILED,
         state=word(StudyState.RECEIVING),
         last_received_at=bindparam("b_received_at"),
         closed=False,
@@ -146,8 +142,7 @@ class Instances:
                 },
             ).scalar_one()
             if study is not None:
-                values = {f"b_{name}": value for name, value in filed.columns.items()}
-                connection.execute(_ARRIVED, {"study_id": study_id, "b_received_at": received_at, **values})
+                connection.execute(_ARRIVED, {"study_id": study_id, "b_received_at": received_at, **filed.bound})
             return Received(outcome="version" if versions else "new", job_id=job_id, version=version)
 
         return self._database.write(work)

@@ -244,11 +244,10 @@ class Jobs:
             _record(connection, job, worker, outcome, now)
             still_open = connection.execute(_STILL_OPEN, {"study_id": study.id}).scalar_one()
             state = StudyState.RECEIVING if still_open else StudyState.READ
-            connection.execute(_CONCLUDED, {"study_id": study.id, "to": state.value})
             urgency, revision = Urgency(study.urgency), None
             if study.withdrawn == Withdrawal.REPORTED:
                 compare_again(connection, study.id)
-            if study.withdrawn != Withdrawal.REPORTED and (isinstance(outcome, Read) or study.revision):
+            elif isinstance(outcome, Read) or study.revision:
                 films, earlier, called_ae = films_of(connection, study)
                 verdict = settle((*films, *earlier))
                 urgency = max(urgency, verdict.urgency)
@@ -262,7 +261,10 @@ class Jobs:
                     model=model,
                     route=route,
                     now=now,
+                    state=state,
                 )
+            if revision is None:
+                connection.execute(_CONCLUDED, {"study_id": study.id, "to": state.value})
             return Concluded(urgency=urgency, revision=revision)
 
         return self._database.write(work)

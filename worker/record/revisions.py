@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Text, bindparam, func, insert, select, update
 
 from schemas.decision import Reason, Urgency
 from schemas.flag import FilmResult, Withdrawal
 from schemas.identity import InstanceRef
-from schemas.lifecycle import OutboxState
+from schemas.lifecycle import OutboxState, StudyState
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import ModelRef, News, Route
 from schemas.tables import Job, OutboxRow, PredictionRow, Revision, Study
@@ -52,6 +52,7 @@ _REVISED: Final = (
     update(Study)
     .where(Study.id == bindparam("study_id"))
     .values(
+        state=func.coalesce(bindparam("new_state", type_=Text), Study.state),
         urgency=bindparam("new_urgency"),
         rank=higher(Study.order_urgency, bindparam("new_urgency")),
         reasons=bindparam("new_reasons"),
@@ -123,12 +124,14 @@ def revise(
     model: ModelRef,
     route: Route,
     now: datetime,
+    state: StudyState | None = None,
     withdrawn: Withdrawal | None = None,
     anew: bool = False,
 ) -> int | None:
     """Write the study's next revision and queue it for whoever is to hear of it; None where there is nothing new.
 
-    `anew`: what is told is as it was, but of whom it is told is not.
+    `state` is where the study stands from now on; None: where it stood. `anew`: what is told is as it was, but of whom
+    it is told is not.
     """
     content = digest(model, urgency, reasons, films)
     if content == study.digest and withdrawn is None and not anew:
@@ -161,7 +164,7 @@ def revise(
         withdrawn=withdrawn,
     )
     _tell(connection, study, revision_id, number, news, route)
-    values = {f"new_{k}": v for k, v in revision.items()} | {"new_reasons": snapshot["reasons"]}
+    values = {f"new_{k}": v for k, v in revision.items()} | {"new_reasons": snapshot["reasons"], "new_state": state}
     connection.execute(_REVISED, {"study_id": study.id, **values})
     return number
 
