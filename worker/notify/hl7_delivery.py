@@ -1,4 +1,4 @@
-"""Delivery of HL7 v2 messages over MLLP: sent, and acknowledged by the application under the message's own number."""
+"""What both HL7 v2 channels are: messages over MLLP, acknowledged by the application under the message's own number."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from schemas.errors import TransientFailure
 from schemas.flag import Receipt
 from worker.notify.hl7_ack import Acknowledgement, parse_ack, proof
 from worker.notify.hl7_messages import Message
-from worker.notify.mllp import MllpLine
+from worker.notify.mllp import MllpLine, MllpPeer
 
 _REMEMBERED: Final = 1000  # messages that were sent and not answered
 
 
-class Hl7Delivery:
+class Hl7Channel:
     """Sends messages over one line, one at a time. The same message again is the same to the receiver."""
 
-    def __init__(self, line: MllpLine) -> None:
-        self._line = line
+    def __init__(self, *, name: str, peer: MllpPeer, timeout: float, idle: float) -> None:
+        self.name = name
+        self._line = MllpLine(peer, timeout=timeout, idle=idle)
         self._unanswered: OrderedDict[str, int] = OrderedDict()  # how often, by control ID
+
+    def check(self) -> str:
+        """Whether somebody listens; nothing is sent about anybody. Raises `DeliveryError`."""
+        return self._line.check()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._line.close()
 
     def deliver(self, message: Message) -> Receipt:
         """Send and wait for the acknowledgement. Raises `TransientFailure` or `PermanentFailure`."""

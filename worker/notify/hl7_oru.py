@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from schemas.flag import Flag, Receipt
-from worker.notify.hl7_delivery import Hl7Delivery
+from worker.notify.hl7_delivery import Hl7Channel
 from worker.notify.hl7_messages import Envelope, PriorityIn, build_oru
 from worker.notify.idle import IDLE_SECONDS
-from worker.notify.mllp import MllpLine, MllpPeer
+from worker.notify.mllp import MllpPeer
 
 
-class Hl7Oru:
+class Hl7Oru(Hl7Channel):
     """Kind `hl7-oru`: ORU^R01 over MLLP. The same flag twice is the same message, by its control ID."""
 
     def __init__(
@@ -22,20 +22,10 @@ class Hl7Oru:
         timeout: float = 10.0,
         idle: float = IDLE_SECONDS,
     ) -> None:
-        self.name = name
+        super().__init__(name=name, peer=peer, timeout=timeout, idle=idle)
         self._envelope = envelope
         self._priority_in = priority_in
-        self._line = MllpLine(peer, timeout=timeout, idle=idle)
-        self._delivery = Hl7Delivery(self._line)
 
     def send(self, flag: Flag) -> Receipt:
         """Deliver. Raises `TransientFailure` or `PermanentFailure`."""
-        return self._delivery.deliver(build_oru(flag, self._envelope, self._priority_in))
-
-    def check(self) -> str:
-        """Whether somebody listens; nothing is sent about anybody. Raises `DeliveryError`."""
-        return self._line.check()
-
-    def close(self) -> None:
-        """Release the connection."""
-        self._line.close()
+        return self.deliver(build_oru(flag, self._envelope, self._priority_in))

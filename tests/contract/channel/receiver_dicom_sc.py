@@ -6,48 +6,22 @@ import re
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from schemas.identity import InstanceRef
 from schemas.image import GrayImage
+from tests.contract.channel.habits import PacsHabits
 from tests.contract.channel.receiver import Held
-from worker.notify.association import Peer
 from worker.notify.dicom_sc import DicomSc
 from worker.ports import Channel
-from worker.simulate.pacs import Pacs
 
 
-class ScReceiver:
-    def __init__(self, folder: Path) -> None:
-        self.pacs = Pacs(folder / "pacs")
-
-    def start(self) -> None:
-        self.pacs.start()
-
-    def stop(self) -> None:
-        self.pacs.stop()
-
+class ScReceiver(PacsHabits):
     def channel(self, *, timeout: float = 5.0) -> Channel:
-        peer = Peer(ae_title="PACS", host="127.0.0.1", port=self.pacs.port, calling_ae_title="HILUM")
-        return DicomSc(name="pacs", peer=peer, film=_film, timeout=timeout)
+        return DicomSc(name="pacs", peer=self.peer, film=_film, timeout=timeout)
 
     def held(self) -> list[Held]:
-        return [_held(dcmread(path)) for path in self.pacs.stored.values()]
-
-    def refuse(self) -> None:
-        self.pacs.answer = 0x0122
-
-    def overload(self) -> None:
-        self.pacs.answer = 0xA700
-
-    def stall(self) -> None:
-        self.pacs.stall = 30.0
-
-    def reset(self) -> None:
-        self.pacs.drop = True
-
-    def heal(self) -> None:
-        self.pacs.answer, self.pacs.stall, self.pacs.drop = 0x0000, 0.0, False
+        return [_held(stored) for stored in self.stored()]
 
 
 def make(folder: Path) -> ScReceiver:

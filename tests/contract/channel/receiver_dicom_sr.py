@@ -5,46 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
+from tests.contract.channel.habits import PacsHabits
 from tests.contract.channel.receiver import Held
-from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.ports import Channel
-from worker.simulate.pacs import Pacs
 
 
-class SrReceiver:
-    def __init__(self, folder: Path) -> None:
-        self.pacs = Pacs(folder / "pacs")
-
-    def start(self) -> None:
-        self.pacs.start()
-
-    def stop(self) -> None:
-        self.pacs.stop()
-
+class SrReceiver(PacsHabits):
     def channel(self, *, timeout: float = 5.0) -> Channel:
-        peer = Peer(ae_title="PACS", host="127.0.0.1", port=self.pacs.port, calling_ae_title="HILUM")
-        return DicomSr(name="pacs", peer=peer, timeout=timeout)
+        return DicomSr(name="pacs", peer=self.peer, timeout=timeout)
 
     def held(self) -> list[Held]:
-        return [_held(dcmread(path)) for path in self.pacs.stored.values()]
-
-    def refuse(self) -> None:
-        self.pacs.answer = 0x0122
-
-    def overload(self) -> None:
-        self.pacs.answer = 0xA700
-
-    def stall(self) -> None:
-        self.pacs.stall = 30.0
-
-    def reset(self) -> None:
-        self.pacs.drop = True
-
-    def heal(self) -> None:
-        self.pacs.answer, self.pacs.stall, self.pacs.drop = 0x0000, 0.0, False
+        return [_held(stored) for stored in self.stored()]
 
 
 def make(folder: Path) -> SrReceiver:

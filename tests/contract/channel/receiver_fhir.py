@@ -7,6 +7,7 @@ from typing import Any
 
 from fhir.resources.R4B.bundle import Bundle
 
+from tests.contract.channel.habits import HttpHabits
 from tests.contract.channel.receiver import Held
 from tests.contract.channel.receiver_hl7_oru import revision_in
 from tests.fhir import FhirServer
@@ -17,16 +18,13 @@ from worker.ports import Channel
 OUTCOME = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"%s","diagnostics":"Doe^Jane"}]}'
 
 
-class FhirReceiver:
+class FhirReceiver(HttpHabits):
+    refusal = Response(status=422, body=OUTCOME % b"invariant")
+    not_now = Response(status=503, body=OUTCOME % b"throttled")
+
     def __init__(self) -> None:
         self.server = FhirServer()
         self.http = HttpReceiver(self._answer)
-
-    def start(self) -> None:
-        self.http.start()
-
-    def stop(self) -> None:
-        self.http.stop()
 
     def channel(self, *, timeout: float = 5.0) -> Channel:
         return Fhir(name="emr", url=f"{self.http.url}/fhir/r4", timeout=timeout)
@@ -45,21 +43,6 @@ class FhirReceiver:
                 words=f"{before.words} {told.words}",
             )
         return list(held.values())
-
-    def refuse(self) -> None:
-        self.http.habit = Response(status=422, body=OUTCOME % b"invariant")
-
-    def overload(self) -> None:
-        self.http.habit = Response(status=503, body=OUTCOME % b"throttled")
-
-    def stall(self) -> None:
-        self.http.stall = True
-
-    def reset(self) -> None:
-        self.http.drop = True
-
-    def heal(self) -> None:
-        self.http.heal()
 
     def _answer(self, request: Request) -> Response:
         assert request.target.startswith("/fhir/r4")

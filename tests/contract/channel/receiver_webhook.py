@@ -10,6 +10,7 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from standardwebhooks import Webhook as Verifier
 
+from tests.contract.channel.habits import HttpHabits
 from tests.contract.channel.receiver import Held
 from tests.http_receiver import HttpReceiver, Request, Response
 from worker.notify.webhook import Webhook, signing_key
@@ -18,16 +19,13 @@ from worker.ports import Channel
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-class WebhookReceiver:
+class WebhookReceiver(HttpHabits):
+    refusal = Response(status=403)
+    not_now = Response(status=503)
+
     def __init__(self) -> None:
         self.events: dict[str, BaseCloudEvent] = {}
         self.http = HttpReceiver(self._take)
-
-    def start(self) -> None:
-        self.http.start()
-
-    def stop(self) -> None:
-        self.http.stop()
 
     def channel(self, *, timeout: float = 5.0, identify: bool = False) -> Channel:
         return Webhook(
@@ -41,21 +39,6 @@ class WebhookReceiver:
 
     def held(self) -> list[Held]:
         return [_held(event) for event in self.events.values()]
-
-    def refuse(self) -> None:
-        self.http.habit = Response(status=403)
-
-    def overload(self) -> None:
-        self.http.habit = Response(status=503)
-
-    def stall(self) -> None:
-        self.http.stall = True
-
-    def reset(self) -> None:
-        self.http.drop = True
-
-    def heal(self) -> None:
-        self.http.heal()
 
     def _take(self, request: Request) -> Response:
         if request.method == "OPTIONS":
