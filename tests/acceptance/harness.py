@@ -20,6 +20,7 @@ from pydicom.filereader import read_file_meta_info
 
 from schemas.lifecycle import OutboxState, StudyState
 from tests.orthanc import free_ports
+from tests.waiting import eventually
 from worker.record.database import Database
 from worker.record.outbox import Outbox
 from worker.record.worklist import Worklist, WorklistRow
@@ -61,14 +62,7 @@ def free_port() -> int:
 
 def until(what: str, probe: Any, timeout: float = 60.0, every: float = 0.05) -> Any:
     """The first true answer of `probe`; fails with `what` after `timeout` seconds."""
-    end = time.monotonic() + timeout
-    while True:
-        answer = probe()
-        if answer:
-            return answer
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {timeout} s for: {what}")
-        time.sleep(every)
+    return eventually(probe, timeout, f"waited for: {what}", every)
 
 
 @dataclass

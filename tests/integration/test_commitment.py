@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from schemas.errors import PermanentFailure, RecordError
 from schemas.flag import Receipt
 from schemas.lifecycle import OutboxState
+from tests import waiting
 from tests.contract.record.given import NOW, Record, instance, read
 from tests.orthanc import Orthanc, free_ports
 from tests.unit.notify.flags import flag
@@ -32,16 +34,10 @@ from worker.settings import Database as DatabaseSettings
 from worker.settings import Dicom, ScDestination, Settings, SpoolSettings, SrDestination
 from worker.simulate.pacs import Pacs
 
+eventually = partial(waiting.eventually, seconds=40.0)
+
 STUDY = instance().study_uid
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-
-
-def eventually(true: Callable[[], Any], seconds: float = 40.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return value
 
 
 class Hospital:

@@ -29,6 +29,7 @@ from schemas.decision import Urgency
 from schemas.errors import ConfigurationError, RecordError
 from schemas.outcome import Audience
 from schemas.tables import OrderRow
+from tests import waiting
 from tests.contract.record.given import Record, read
 from tests.contract.record.test_record_context import film
 from tests.orthanc import free_ports
@@ -41,6 +42,8 @@ from worker.record.context import Context
 from worker.record.database import Database
 from worker.record.rejections import Rejections
 from worker.record.second_look import SecondLooks
+
+until = partial(waiting.eventually, seconds=20.0)
 
 HILUM = Path(sys.executable).with_name("hilum")
 ROUTE = partial(recipients, [Audience(name="pacs", when="analysed"), Audience(name="tasks", keeps_tasks=True)])
@@ -506,7 +509,7 @@ def test_killed_at_random_moments_nothing_that_was_accepted_is_lost(tmp_path: Pa
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            until(lambda before=before: len(accepted) > before + 5, 120)
+            until(lambda before=before: len(accepted) > before + 5, seconds=120)
             time.sleep(chance.uniform(0.05, 0.5))
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -518,11 +521,3 @@ def test_killed_at_random_moments_nothing_that_was_accepted_is_lost(tmp_path: Pa
     database.close()
     assert set(found) >= accepted
     assert len(found) == len(set(found)), "and what was sent again is there once"
-
-
-def until(probe: Callable[[], bool], timeout: float = 20.0) -> None:
-    """Wait for it."""
-    end = time.monotonic() + timeout
-    while not probe():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)

@@ -7,11 +7,11 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from schemas.decision import Urgency
 from schemas.errors import ConfigurationError, RecordError, SpoolFull
 from schemas.identity import Sender
 from schemas.rejection import Rejection
+from tests import waiting
 from tests.integration.raw_peer import (
     ABORT,
     ASSOCIATE_AC,
@@ -52,6 +53,8 @@ from worker.receive.access import Caller, LocalAE
 from worker.receive.head import Head
 from worker.receive.listener import ExtraHandler, Listener, ListenerConfig
 from worker.spool.local import LocalSpool
+
+eventually = partial(waiting.eventually, seconds=20)
 
 # What the decoders of the requirements can decode.
 SYNTAXES = [
@@ -132,14 +135,6 @@ def open_port(tmp_path: Path) -> Iterator[Open]:
 @pytest.fixture
 def port(open_port: Open) -> Port:
     return open_port()
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    """Waits for something that another thread does; fails when it does not come."""
-    until = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < until, "it did not come"
-        time.sleep(0.01)
 
 
 def resources() -> tuple[int, int]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from schemas.errors import PermanentFailure, TransientFailure
+from tests import waiting
 from tests.unit.notify.flags import STUDY, flag
 from worker.notify.association import Peer
 from worker.notify.dicom_sr import DicomSr
 from worker.notify.sr import LADDER, build_sr
 from worker.simulate.pacs import Pacs
+
+eventually = partial(waiting.eventually, seconds=30)
 
 ABORT = bytes([7, 0, 0, 0, 0, 4, 0, 0, 0, 0])
 
@@ -44,13 +48,6 @@ def to(port: int, *, timeout: float = 10.0, idle: float = 5.0) -> closing[DicomS
             idle=idle,
         )
     )
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @contextmanager

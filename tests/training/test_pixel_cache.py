@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +20,15 @@ from rich.progress import Progress, Task
 
 from schemas.errors import ConfigurationError
 from schemas.image import GrayImage
+from tests import waiting
 from training import pixel_cache as module
 from training.films import square
 from training.nih_index import NihFilm, read_index
 from training.pixel_cache import CacheFailed, DiskFull, FilmsPerSecond, PixelCache, pixel_cache
 from worker.tensor.image_file import open_image
 from worker.tensor.recipe import fingerprint, to_tensor
+
+wait_for = partial(waiting.eventually, seconds=60, every=0.005)
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 32
@@ -238,13 +242,6 @@ def records(folder: Path) -> int:
     """How many films are marked as done on disk."""
     found = list(folder.glob("*.state.npy"))
     return int((np.load(found[0])["mark"] == 1).sum()) if found else 0
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_goes_on_after_it_was_killed(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from schemas.errors import ConfigurationError, RecordError
 from schemas.findings import LABELS
 from schemas.tables import Base
 from schemas.training_run import RunState, TrainingRun
+from tests import waiting
 from training import trainer as trainer_module
 from training.description import read
 from training.runs import Runs
@@ -38,6 +40,8 @@ from training.trainer import (
     recorded,
     result_of,
 )
+
+eventually = partial(waiting.eventually, seconds=120.0)
 
 TOML = 'seed = 3\n[[multilabel]]\nname = "only"\n'
 OUTPUTS = ("binary", *LABELS)
@@ -146,13 +150,6 @@ FINISH = f"""
 def trainer(queue: Runs, tmp_path: Path, *scripts: str, **options: object) -> Trainer:
     fast: dict[str, object] = {"command": child(*scripts), "beat": 0.05, "idle": 0.05, "grace": 10.0}
     return Trainer(queue, tmp_path / "runs", **{**fast, **options})  # type: ignore[arg-type]
-
-
-def eventually(what: Callable[[], object], seconds: float = 120.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "nothing happened"
-        time.sleep(0.02)
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
@@ -375,6 +372,7 @@ TRAINER = """
 import sys
 from pathlib import Path
 from training import trainer
+
 trainer.child_command = lambda folder, data: [sys.executable, "-c", sys.argv[3], str(folder)]
 trainer.Trainer.__init__.__kwdefaults__["command"] = trainer.child_command
 trainer.trainer(sys.argv[1], Path(sys.argv[2]), once=False)
