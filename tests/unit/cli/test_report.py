@@ -75,16 +75,17 @@ def film(record: Record, study: int, at: datetime, *, took: float) -> None:
 
 
 def test_the_queue_shows_lines_backlogs_and_refusals_with_their_mend(record: Record, tmp_path: Path) -> None:
+    now = datetime.now(UTC)  # not that of the import: a whole run takes its time
     for study in range(3):
-        record.film(1, study, read(0.9), audiences=AUDIENCES, at=NOW - timedelta(minutes=30))
-    refused = record.deliver("pacs", NOW)
-    record.outbox.refuse(refused.id, "courier", "PACS does not know HILUM: add it [there]\x1b[2J", NOW)
+        record.film(1, study, read(0.9), audiences=AUDIENCES, at=now - timedelta(minutes=30))
+    refused = record.deliver("pacs", now)
+    record.outbox.refuse(refused.id, "courier", "PACS does not know HILUM: add it [there]\x1b[2J", now)
     standing = Standing(
         destination="pacs",
         line=Line.OPEN,
         failures=4,
-        since=NOW - timedelta(seconds=9),
-        next_trial_at=NOW + timedelta(seconds=3000),
+        since=now - timedelta(seconds=9),
+        next_trial_at=now + timedelta(seconds=3000),
         last_error="nothing listens there: is it running?",
     )
     Destinations(record.database).note(standing)
