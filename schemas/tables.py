@@ -3,6 +3,7 @@
     studies ──< jobs ──< predictions        one job for each received version of an instance
        └──────< revisions ──< outbox        one outbox row for each revision and destination
        └─── reports                         what the signed report says, and whether the model said otherwise
+    early_reports                           those that came before the first film
     orders, patients                        what the hospital says of them by HL7 v2; messages: which it has said
     destinations                            how each does, as its courier has it
     rejections                              who was turned away, once for each kind
@@ -92,6 +93,7 @@ class Study(Base):
     closed: Mapped[bool] = mapped_column(Boolean, default=False)  # off the worklist: its films were let go
     withdrawn: Mapped[str | None]  # Withdrawal, where the latest revision is one; "reported": off the worklist
     withdrawn_at: Mapped[datetime | None]  # what films said before this raises the study no more
+    reported_at: Mapped[datetime | None]  # nor does any film that was received before this
     changes: Mapped[int] = mapped_column(BigInteger, default=0)  # counts whatever the worklist may show
 
 
@@ -200,6 +202,7 @@ class OutboxRow(Base):
     urgency: Mapped[int]  # Urgency
     state: Mapped[str]  # OutboxState
     attempts: Mapped[int] = mapped_column(default=0)
+    deaths: Mapped[int] = mapped_column(default=0, server_default="0")  # senders lost over it, one after another
     next_attempt_at: Mapped[datetime]
     lease_owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
@@ -316,6 +319,29 @@ class ReportRow(Base):
     seen_at: Mapped[datetime | None]  # somebody had the second look
 
     __table_args__ = (Index("uq_reports_study", "study_id", unique=True),)
+
+
+class EarlyReportRow(Base):
+    """A signed report of a study of which no film is here yet; kept for some weeks."""
+
+    __tablename__ = "early_reports"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    study_uid: Mapped[str]
+    accession_number: Mapped[str]
+    patients: Mapped[list[Any]]  # PatientRef, each as [id, issuer]
+    report_id: Mapped[str]
+    corrected: Mapped[bool] = mapped_column(Boolean)
+    verdict: Mapped[str | None]  # Verdict
+    rule: Mapped[str]
+    findings: Mapped[list[Any]]  # Label
+    said_at: Mapped[datetime]
+    received_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_early_reports_study", "study_uid"),
+        Index("ix_early_reports_accession", "accession_number"),
+    )
 
 
 _listed: Final[dict[str, Any]] = {

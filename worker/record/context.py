@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from schemas.context import Content, Merge, MessageId, Order, PatientRef, PatientUpdate, SignedReport
-from schemas.flag import Withdrawal
 from schemas.outcome import Route
-from schemas.tables import Job, MessageRow, OrderRow, PatientRow, ReportRow, Study
+from schemas.tables import EarlyReportRow, Job, MessageRow, OrderRow, PatientRow, Study
 from worker.record.database import Database
-from worker.record.filing import FILED, Filed, corrected, file_under, follow, ordered, patient_of
-from worker.record.rows import lock_studies, take_turns
-from worker.record.second_look import compare_again
+from worker.record.filing import BY_ACCESSION, BY_PATIENT, FILED, Filed, file_under, follow, locked, ordered, patient_of
+from worker.record.reports import take_report
+from worker.record.rows import take_turns
 from worker.record.shapes import clean
-from worker.record.studies import tell_again, withdraw_locked
+from worker.record.studies import tell_again
 
 REMEMBERED: Final = timedelta(days=30)  # for so long a message is known again; senders repeat theirs for days at most
-_MOST_ROWS: Final = 1000  # studies, the latest, of one patient or accession number that a message changes
 
 _MESSAGE: Final = (MessageRow.sender == bindparam("from_sender"), MessageRow.control_id == bindparam("number"))
 _HEARD: Final = select(MessageRow.digest).where(*_MESSAGE)
@@ -33,21 +32,8 @@ _HEAR: Final = insert(MessageRow)
 _HEAR_ANEW: Final = (
     update(MessageRow).where(*_MESSAGE).values(digest=bindparam("b_digest"), received_at=bindparam("b_received_at"))
 )
-_FORGET: Final = delete(MessageRow).where(MessageRow.received_at < bindparam("before"))
+_AT_ONCE: Final = 500  # rows
 
-_BY_ACCESSION: Final = (
-    select(Study.id, Study.context)
-    .where(Study.accession_number == bindparam("accession"))
-    .order_by(Study.id.desc())
-    .limit(_MOST_ROWS)
-)
-_BY_UID: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid"))
-_BY_PATIENT: Final = (
-    select(Study.id, Study.context)
-    .where(Study.patient_id.in_(bindparam("ids", expanding=True)))
-    .order_by(Study.id.desc())
-    .limit(_MOST_ROWS)
-)
 _FILE: Final = update(Study).where(Study.id == bindparam("study")).values(**FILED, changes=Study.changes + 1)
 _HURRY: Final = (
     update(Job)
@@ -67,9 +53,6 @@ _PATIENT: Final = select(PatientRow).where(
 )
 _NEW_PATIENT: Final = insert(PatientRow)
 _UNKNOWN: Final = {"name": "", "birth_date": "", "sex": ""}
-
-_REPORT: Final = select(ReportRow).where(ReportRow.study_id == bindparam("study"))
-_NEW_REPORT: Final = insert(ReportRow).values(model_words=[], disagrees=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,12 +93,38 @@ class Context:
                     case Merge():
                         studies = _merge(connection, content, route, now)
                     case SignedReport():
-                        studies = _report(connection, content, route, now)
+                        studies = take_report(connection, content, route, now)
                 for study, tells in studies.items():
                     changed[study] = changed.get(study, False) or tells
             return Taken(studies=len(changed), told=sum(changed.values()))
 
         return self._database.write(work)
+
+    def forget(self, before: datetime | None, now: datetime) -> int:
+        """Let go of orders and patients of whom nothing was said since `before`; None: of none. And of messages and
+        early reports after `REMEMBERED`. Returns how many rows."""
+        old: list[tuple[Any, Any]] = [(t, t.received_at < now - REMEMBERED) for t in (MessageRow, EarlyReportRow)]
+        if before is not None:
+            old.append((OrderRow, OrderRow.received_at < before))
+            old.append((PatientRow, _silent(PatientRow.said_at, before) & _silent(PatientRow.merged_at, before)))
+        return sum(self._let_go(table, is_old) for table, is_old in old)
+
+    def _let_go(self, table: Any, is_old: Any) -> int:
+        """So many at a time that nobody waits for it; found without holding anybody up."""
+        some = select(table.id).where(is_old).limit(_AT_ONCE)
+        count = 0
+        while ids := self._database.read(lambda connection: connection.scalars(some).all()):
+            gone = delete(table).where(table.id.in_(ids), is_old)
+            count += self._database.write(partial(_rows_of, gone))
+        return count
+
+
+def _rows_of(statement: Any, connection: Connection) -> int:
+    return connection.execute(statement).rowcount
+
+
+def _silent(said_at: Any, before: datetime) -> Any:
+    return said_at.is_(None) | (said_at < before)
 
 
 def _heard_before(connection: Connection, message: MessageId, now: datetime) -> bool:
@@ -123,7 +132,6 @@ def _heard_before(connection: Connection, message: MessageId, now: datetime) -> 
 
     A number that comes with other words is another message: its sender counts from 1 again.
     """
-    connection.execute(_FORGET, {"before": now - REMEMBERED})
     key = {"from_sender": clean(message.sender), "number": clean(message.control_id)}
     known = connection.scalar(_HEARD, key)
     if known == message.digest:
@@ -164,7 +172,7 @@ def _order(connection: Connection, order: Order, now: datetime) -> dict[int, boo
         connection.execute(update(OrderRow).where(OrderRow.id == known.id).values(**values))
     changed: dict[int, bool] = {}
     for number in {accession, before} - {""}:
-        for study in _locked(connection, _BY_ACCESSION, {"accession": number}):
+        for study in locked(connection, BY_ACCESSION, {"accession": number}):
             urgency = ordered(connection, number)
             _file(connection, study.id, Filed(context=study.context, order_urgency=urgency))
             connection.execute(_HURRY, {"study": study.id, "b_order_urgency": int(urgency)})
@@ -233,7 +241,7 @@ def _set(connection: Connection, row: Any, **values: Any) -> None:
 def _correct(connection: Connection, patients: Sequence[PatientRef], route: Route, now: datetime) -> dict[int, bool]:
     """Correct the studies that are filed under one of the identifiers, and tell whoever was told of them."""
     changed: dict[int, bool] = {}
-    for study in _locked(connection, _BY_PATIENT, {"ids": [clean(patient.id) for patient in patients]}):
+    for study in locked(connection, BY_PATIENT, {"ids": [clean(patient.id) for patient in patients]}):
         if not any(patient_of(study.context).agrees(patient) for patient in patients):
             continue
         filed = file_under(connection, study.context)
@@ -242,62 +250,6 @@ def _correct(connection: Connection, patients: Sequence[PatientRef], route: Rout
         _file(connection, study.id, filed)
         changed[study.id] = tell_again(connection, study.id, route, now) is not None
     return changed
-
-
-def _report(connection: Connection, report: SignedReport, route: Route, now: datetime) -> dict[int, bool]:
-    """Close the reading tasks of the studies that are reported, and set the report's verdict beside the model's."""
-    changed: dict[int, bool] = {}
-    for study in _reported(connection, report):
-        known = connection.execute(_REPORT, {"study": study.id}).one_or_none()
-        if known is not None and known.said_at > report.said_at:
-            continue
-        told = withdraw_locked(connection, [study.id], Withdrawal.REPORTED, route, now)
-        _record(connection, study.id, known, report, now)
-        compare_again(connection, study.id)
-        changed[study.id] = told > 0
-    return changed
-
-
-def _reported(connection: Connection, report: SignedReport) -> list[Any]:
-    """By Study Instance UID where the report names one that is known, else by accession number; of its patient."""
-    found: list[Any] = []
-    if report.study_uid:
-        found = _locked(connection, _BY_UID, {"study_uid": report.study_uid})
-    if not found and report.accession_number:
-        found = _locked(connection, _BY_ACCESSION, {"accession": clean(report.accession_number)})
-    patients = [follow(connection, patient)[0] for patient in report.patients]
-
-    def is_his(study: Any) -> bool:
-        patient = patient_of(corrected(connection, study.context))
-        return not patients or not patient.id or any(patient.agrees(other) for other in (*patients, *report.patients))
-
-    return [study for study in found if is_his(study)]
-
-
-def _record(connection: Connection, study_id: int, known: Any | None, report: SignedReport, now: datetime) -> None:
-    """The study's report. One whose verdict is not known does not unsay what the one before it said."""
-    values: dict[str, Any] = {
-        "report_id": clean(report.report_id),
-        "corrected": report.corrected,
-        "said_at": report.said_at,
-        "received_at": now,
-    }
-    if known is None or report.verdict is not None:
-        said = {"verdict": report.verdict, "rule": clean(report.rule), "findings": [str(f) for f in report.findings]}
-        values |= said
-        if known is not None and (known.verdict, known.findings) != (said["verdict"], said["findings"]):
-            values["seen_at"] = None  # who saw it saw something else
-    if known is None:
-        connection.execute(_NEW_REPORT, {"study_id": study_id, **values})
-    else:
-        connection.execute(update(ReportRow).where(ReportRow.id == known.id).values(**values))
-
-
-def _locked(connection: Connection, found: Any, values: dict[str, Any]) -> list[Any]:
-    """Studies, locked, as they are now."""
-    ids = [study.id for study in connection.execute(found, values)]
-    lock_studies(connection, ids)
-    return list(connection.execute(found, values).all())
 
 
 def _file(connection: Connection, study_id: int, filed: Filed) -> None:

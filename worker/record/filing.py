@@ -15,8 +15,9 @@ from sqlalchemy import Connection, bindparam, func, select
 from schemas.context import PatientRef
 from schemas.decision import Urgency
 from schemas.tables import OrderRow, PatientRow, Study
-from worker.record.rows import higher
+from worker.record.rows import higher, lock_studies
 
+_MOST_ROWS: Final = 1000  # studies, the latest, of one patient or accession number that a message changes
 _FARTHEST: Final = 16  # merges that are followed one after another; what is longer goes in a circle
 
 _PATIENTS: Final = select(PatientRow).where(PatientRow.patient_id == bindparam("patient_id")).order_by(PatientRow.id)
@@ -24,6 +25,19 @@ _ORDERED: Final = select(func.max(OrderRow.urgency)).where(
     OrderRow.accession_number == bindparam("accession"), OrderRow.cancelled.is_(False)
 )
 
+BY_ACCESSION: Final = (
+    select(Study.id, Study.context)
+    .where(Study.accession_number == bindparam("accession"))
+    .order_by(Study.id.desc())
+    .limit(_MOST_ROWS)
+)
+BY_UID: Final = select(Study.id, Study.context).where(Study.study_uid == bindparam("study_uid"))
+BY_PATIENT: Final = (
+    select(Study.id, Study.context)
+    .where(Study.patient_id.in_(bindparam("ids", expanding=True)))
+    .order_by(Study.id.desc())
+    .limit(_MOST_ROWS)
+)
 
 # What an update of a study sets to `Filed.bound`.
 FILED: Final = {
@@ -56,6 +70,12 @@ class Filed:
     def bound(self) -> dict[str, Any]:
         """The same as parameters of an update by `FILED`."""
         return {f"b_{name}": value for name, value in self.columns.items()}
+
+
+def locked(connection: Connection, found: Any, values: Mapping[str, Any]) -> list[Any]:
+    """The studies that `found` selects, locked, as they are now."""
+    lock_studies(connection, [study.id for study in connection.execute(found, values)])
+    return list(connection.execute(found, values).all())
 
 
 def file_under(connection: Connection, context: Mapping[str, str]) -> Filed:

@@ -16,6 +16,7 @@ from schemas.tables import Job, Study
 from worker.ports import SpooledFile
 from worker.record.database import Database
 from worker.record.filing import FILED, Filed, file_under
+from worker.record.reports import take_early_reports
 from worker.record.rows import settle_studies, take_turns, word
 from worker.record.shapes import clean, merge
 
@@ -141,7 +142,9 @@ class Instances:
                     "received_at": received_at,
                 },
             ).scalar_one()
-            if study is not None:
+            if study is None:
+                take_early_reports(connection, study_id, instance.study_uid, filed.context, received_at)
+            else:
                 connection.execute(_ARRIVED, {"study_id": study_id, "b_received_at": received_at, **filed.bound})
             return Received(outcome="version" if versions else "new", job_id=job_id, version=version)
 

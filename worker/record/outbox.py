@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, case, exists, func, or_, select, true, update
 from sqlalchemy.orm import aliased
 
 from schemas.decision import Urgency
@@ -17,9 +17,12 @@ from schemas.identity import StudyContext
 from schemas.lifecycle import OutboxState
 from schemas.tables import OutboxRow, Revision, Study
 from worker.record.database import Database
+from worker.record.overtaken import overtake
 from worker.record.rows import by_study, lapsed, lock_studies, one_of, touch_studies, word
 from worker.record.shapes import clean, film_from_json, reasons_from_json
 
+MAX_DEATHS: Final = 10
+_DEADLY: Final = "{} senders were lost while they sent it; see the log, then replay"
 _DONE: Final = (OutboxState.SENT, OutboxState.REFUSED, OutboxState.SUPERSEDED)
 _earlier = aliased(OutboxRow)
 _other = aliased(OutboxRow)
@@ -40,7 +43,7 @@ _TAKEN_BEFORE: Final = (
     _other.study_id == OutboxRow.study_id,
     _other.destination == OutboxRow.destination,
     _other.revision < OutboxRow.revision,
-    _other.state == word(OutboxState.SENT),
+    _other.sent_at.is_not(None),  # whatever became of a replay
 )
 _PREDECESSOR: Final = select(func.max(_other.revision)).where(*_TAKEN_BEFORE).scalar_subquery().label("predecessor")
 _PREDECESSOR_OBJECT: Final = (
@@ -98,14 +101,15 @@ _STUDY_OF: Final = select(OutboxRow.study_id).where(OutboxRow.id == bindparam("d
 _MOVE: Final = (
     update(OutboxRow)
     .where(OutboxRow.id == bindparam("delivery"), OutboxRow.lease_owner == bindparam("worker"))
-    .values(lease_owner=None, lease_until=None)
+    .values(lease_owner=None, lease_until=None, deaths=0)
 )
 _SENT: Final = _MOVE.values(
     state=word(OutboxState.SENT),
     object_id=bindparam("object"),
     proof=bindparam("word"),
     sent_at=func.coalesce(OutboxRow.sent_at, bindparam("now")),  # first taken; a replay changes nothing of that
-    proven_at=bindparam("proven"),
+    # Nor of when it was proven, unless its proof has to come anew.
+    proven_at=case((bindparam("is_proven"), func.coalesce(OutboxRow.proven_at, bindparam("now"))), else_=None),
     last_error=None,
 )
 # As if it had never been claimed: what was not tried may be superseded.
@@ -161,7 +165,16 @@ class Refusals:
 
 
 _later: Final = aliased(OutboxRow)
-# A flag that was taken once and is told again for a person's sake is not overdue, nor one whose successor was taken.
+_IS_TAKEN_BACK: Final = exists().where(
+    Study.id == OutboxRow.study_id, Study.withdrawn.is_not(None), Study.revision > OutboxRow.revision
+)
+_SAYS_ALL: Final = ~_IS_TAKEN_BACK & ~exists().where(
+    _later.study_id == OutboxRow.study_id,
+    _later.destination == OutboxRow.destination,
+    _later.revision > OutboxRow.revision,
+)
+# A flag that was taken once and is told again for a person's sake is not overdue, nor one whose successor was taken or
+# that was withdrawn: then the withdrawal is.
 _LATE: Final = (
     OutboxRow.created_at <= bindparam("before"),
     one_of(OutboxRow.state, _UNFINISHED),
@@ -172,16 +185,28 @@ _LATE: Final = (
         _later.revision > OutboxRow.revision,
         _later.state == word(OutboxState.SENT),
     ),
+    ~_IS_TAKEN_BACK,
 )
+_IS_REFUSED: Final = case((OutboxRow.state == word(OutboxState.REFUSED), 1), else_=0)
 _OVERDUE: Final = (
-    select(OutboxRow.destination, func.count().label("flags"), func.min(OutboxRow.created_at).label("since"))
+    select(
+        OutboxRow.destination,
+        _IS_REFUSED.label("refused"),
+        func.count().label("flags"),
+        func.min(OutboxRow.created_at).label("since"),
+    )
     .where(*_LATE)
-    .group_by(OutboxRow.destination)
-    .order_by(OutboxRow.destination)
+    .group_by(OutboxRow.destination, _IS_REFUSED)
+    .order_by(OutboxRow.destination, _IS_REFUSED)
 )
 _ERROR_OF: Final = (
     select(OutboxRow.last_error)
-    .where(*_LATE, OutboxRow.destination == bindparam("to"), OutboxRow.last_error.is_not(None))
+    .where(
+        *_LATE,
+        OutboxRow.destination == bindparam("to"),
+        bindparam("as_refused") == _IS_REFUSED,
+        OutboxRow.last_error.is_not(None),
+    )
     .order_by(OutboxRow.next_attempt_at.desc())
     .limit(1)
 )
@@ -192,6 +217,7 @@ class Overdue:
     """A destination that has not got flags which were decided some time ago."""
 
     destination: str
+    refused: bool = False  # set aside for a person; else they wait or are under way
     flags: int
     since: datetime  # when the first of them was decided
     last_error: str  # empty: none was reported
@@ -246,7 +272,9 @@ class Outbox:
             studies = connection.scalars(_STUDIES_OF, ids).all()
             lock_studies(connection, studies)
             touch_studies(connection, studies)
-            connection.execute(_BACK, {"ids": list(untried), "worker": worker})
+            if untried:
+                connection.execute(_BACK, {"ids": list(untried), "worker": worker})
+                overtake(connection, studies)
             return {flag.id for flag in sent if connection.execute(_SENT, _taken(flag, worker)).rowcount != 1}
 
         return self._database.write(work)
@@ -296,9 +324,11 @@ class Outbox:
 
     def _move(self, statement: Any, delivery: int, worker: str, values: dict[str, Any]) -> None:
         def work(connection: Connection) -> None:
-            touch_studies(connection, connection.scalars(_STUDY_OF, {"delivery": delivery}).all())
+            studies = connection.scalars(_STUDY_OF, {"delivery": delivery}).all()
+            touch_studies(connection, studies)
             if connection.execute(statement, {"delivery": delivery, "worker": worker, **values}).rowcount != 1:
                 raise LeaseLost(f"delivery {delivery}")
+            overtake(connection, studies)
 
         self._database.write(work)
 
@@ -306,14 +336,26 @@ class Outbox:
         """Who is sending now."""
         return self._database.read(lambda connection: {str(o) for o in connection.scalars(_OWNERS)})
 
-    def rescue(self, now: datetime, dead: Collection[str] = ()) -> int:
-        """Give back flags whose lease lapsed or whose sender is among the `dead`; returns how many."""
-        statement = (
-            update(OutboxRow)
-            .where(OutboxRow.state == word(OutboxState.SENDING), lapsed(OutboxRow, now, dead))
-            .values(state=OutboxState.PENDING.value, next_attempt_at=now, lease_owner=None, lease_until=None)
-        )
-        return self._database.write(lambda connection: connection.execute(statement).rowcount)
+    def rescue(self, now: datetime, dead: Collection[str] = (), max_deaths: int = MAX_DEATHS) -> int:
+        """Give back flags whose lease lapsed or whose sender is among the `dead`; returns how many.
+
+        One that cost `max_deaths` senders, one after another, is set aside for a person: it may be what kills them.
+        """
+        over = (OutboxRow.state == word(OutboxState.SENDING), lapsed(OutboxRow, now, dead))
+        free = {"lease_owner": None, "lease_until": None, "deaths": OutboxRow.deaths + 1}
+        back = {"state": OutboxState.PENDING.value, "next_attempt_at": now, **free}
+        deadly = {"state": OutboxState.REFUSED.value, "last_error": _DEADLY.format(max_deaths), **free}
+
+        def work(connection: Connection, studies: list[int]) -> int:
+            here = (OutboxRow.study_id.in_(studies), *over)
+            count = 0
+            for values, which in ((deadly, OutboxRow.deaths + 1 >= max_deaths), (back, true())):
+                count += connection.execute(update(OutboxRow).where(*here, which).values(**values)).rowcount
+            touch_studies(connection, studies)
+            overtake(connection, studies)
+            return count
+
+        return by_study(self._database, select(OutboxRow.study_id).where(*over), work)
 
     def replay(
         self,
@@ -326,19 +368,9 @@ class Outbox:
         """Send again what was sent or refused; returns how many flags.
 
         Of each study and destination only the latest revision: it says all, and an older one must not come after it.
-        Of a withdrawn flag nothing but the withdrawal.
+        Of a withdrawn flag nothing but the withdrawal. What was refused and is not sent again for that, is let go.
         """
-        which = [
-            one_of(OutboxRow.state, sorted(set(states) & {OutboxState.REFUSED, OutboxState.SENT})),
-            ~exists().where(
-                _other.study_id == OutboxRow.study_id,
-                _other.destination == OutboxRow.destination,
-                _other.revision > OutboxRow.revision,
-            ),
-            ~exists().where(
-                Study.id == OutboxRow.study_id, Study.withdrawn.is_not(None), Study.revision > OutboxRow.revision
-            ),
-        ]
+        which = [one_of(OutboxRow.state, sorted(set(states) & {OutboxState.REFUSED, OutboxState.SENT}))]
         if destination is not None:
             which.append(OutboxRow.destination == destination)
         if study_uid is not None:
@@ -349,10 +381,13 @@ class Outbox:
             which.append(OutboxRow.created_at < until)
 
         def work(connection: Connection, studies: list[int]) -> int:
-            back = update(OutboxRow).where(OutboxRow.study_id.in_(studies), *which)
-            values = {"state": OutboxState.PENDING.value, "next_attempt_at": OutboxRow.created_at}
+            here = (OutboxRow.study_id.in_(studies), *which)
+            again = {"state": OutboxState.PENDING.value, "next_attempt_at": OutboxRow.created_at, "deaths": 0}
+            let_go = {"state": OutboxState.SUPERSEDED.value}
+            dead = (OutboxRow.state == word(OutboxState.REFUSED), ~_SAYS_ALL)
             touch_studies(connection, studies)
-            return connection.execute(back.values(**values)).rowcount
+            connection.execute(update(OutboxRow).where(*here, *dead).values(**let_go))
+            return connection.execute(update(OutboxRow).where(*here, _SAYS_ALL).values(**again)).rowcount
 
         return by_study(self._database, select(OutboxRow.study_id).where(*which), work)
 
@@ -365,15 +400,20 @@ class Outbox:
         return self._database.read(lambda connection: {r.destination: r.since for r in connection.execute(_WAITING)})
 
     def overdue(self, before: datetime) -> list[Overdue]:
-        """The destinations that have not got flags which were decided until `before`, by name."""
+        """The destinations that have not got flags which were decided until `before`, by name; what waits, then what
+        was refused."""
 
         def work(connection: Connection) -> list[Overdue]:
             return [
                 Overdue(
                     destination=row.destination,
+                    refused=bool(row.refused),
                     flags=row.flags,
                     since=row.since,
-                    last_error=connection.scalar(_ERROR_OF, {"before": before, "to": row.destination}) or "",
+                    last_error=connection.scalar(
+                        _ERROR_OF, {"before": before, "to": row.destination, "as_refused": row.refused}
+                    )
+                    or "",
                 )
                 for row in connection.execute(_OVERDUE, {"before": before}).all()
             ]
@@ -416,7 +456,7 @@ def _taken(flag: Sent, worker: str) -> dict[str, Any]:
         "object": clean(flag.receipt.object_id),
         "word": clean(flag.receipt.proof),
         "now": flag.at,
-        "proven": flag.at if flag.receipt.proven else None,
+        "is_proven": flag.receipt.proven,
     }
 
 

@@ -15,6 +15,7 @@ from schemas.lifecycle import OutboxState, StudyState
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import ModelRef, News, Route
 from schemas.tables import Job, OutboxRow, PredictionRow, Revision, Study
+from worker.record.overtaken import heard, overtake
 from worker.record.rows import higher, word
 from worker.record.shapes import digest, film_to_json, findings_from_json, reason_to_json, reasons_from_json
 
@@ -28,6 +29,7 @@ STUDY: Final = select(
     Study.digest,
     Study.withdrawn,
     Study.withdrawn_at,
+    Study.reported_at,
     Study.order_urgency,
 ).with_for_update()
 _FILMS: Final = (
@@ -38,6 +40,7 @@ _FILMS: Final = (
         Job.transfer_syntax,
         Job.not_analysed,
         Job.called_ae,
+        Job.received_at,
         PredictionRow.binary,
         PredictionRow.findings,
         PredictionRow.reasons,
@@ -65,20 +68,28 @@ _REVISED: Final = (
 )
 _REVISION: Final = insert(Revision).returning(Revision.id)
 _OUTBOX: Final = insert(OutboxRow)
-_TOLD: Final = select(OutboxRow.id, OutboxRow.destination, OutboxRow.state, OutboxRow.attempts).where(
-    OutboxRow.study_id == bindparam("study_id")
+# Locked: a courier that claims a row at this moment has it, and is among the told, or comes after us.
+_TOLD: Final = (
+    select(OutboxRow.destination, OutboxRow.state, heard(OutboxRow).label("heard"))
+    .where(OutboxRow.study_id == bindparam("study_id"))
+    .with_for_update()
 )
-# Only what was never tried: what was tried may have arrived unproven, so it is sent again, then its successor.
-_SUPERSEDE: Final = (
+# A study's earlier flag does not hold up its later one behind what is less urgent than this.
+_HURRY: Final = (
     update(OutboxRow)
-    .where(OutboxRow.id.in_(bindparam("ids", expanding=True)), OutboxRow.attempts == 0)
-    .values(state=word(OutboxState.SUPERSEDED))
+    .where(
+        OutboxRow.study_id == bindparam("of_study"),
+        OutboxRow.state == word(OutboxState.PENDING),
+        OutboxRow.urgency < bindparam("new_urgency"),
+    )
+    .values(urgency=bindparam("new_urgency"))
 )
 
 
 def films_of(connection: Connection, study: Any) -> tuple[list[FilmResult], list[FilmResult], frozenset[str]]:
     """Each instance by its latest version that has a result, the readings of its earlier versions, and the AE titles
-    that the films came in under. What was read before the flag was withdrawn gives no reason any more."""
+    that the films came in under. What was read before the flag was withdrawn gives no reason any more, nor does what
+    was received before the study was reported, whenever it is read."""
     latest: dict[str, FilmResult] = {}
     earlier: list[FilmResult] = []
     called = set()
@@ -87,7 +98,9 @@ def films_of(connection: Connection, study: Any) -> tuple[list[FilmResult], list
         if row.not_analysed is not None:
             film = FilmResult(instance=instance_of(row, study.study_uid), not_analysed=NotAnalysed(row.not_analysed))
         else:
-            silenced = study.withdrawn_at is not None and row.concluded_at <= study.withdrawn_at
+            silenced = (study.withdrawn_at is not None and row.concluded_at <= study.withdrawn_at) or (
+                study.reported_at is not None and row.received_at <= study.reported_at
+            )
             film = FilmResult(
                 instance=instance_of(row, study.study_uid),
                 binary=row.binary,
@@ -166,19 +179,18 @@ def revise(
     _tell(connection, study, revision_id, number, news, route)
     values = {f"new_{k}": v for k, v in revision.items()} | {"new_reasons": snapshot["reasons"], "new_state": state}
     connection.execute(_REVISED, {"study_id": study.id, **values})
+    if number > 1:
+        overtake(connection, [study.id])
     return number
 
 
 def _tell(connection: Connection, study: Any, revision_id: int, revision: int, news: News, route: Route) -> None:
     """One outbox row for each destination that is to hear of this revision."""
     rows = connection.execute(_TOLD, {"study_id": study.id}).all() if revision > 1 else []
-    told = [row for row in rows if row.state not in {OutboxState.REFUSED, OutboxState.SUPERSEDED}]
-    untried = [row for row in told if row.state == OutboxState.PENDING and not row.attempts]
-    if news.withdrawn is not None:  # who has not even been tried has nothing to be taken back
-        told = [row for row in told if row not in untried]
-    names = route(news, {row.destination for row in told})
-    if stale := [row.id for row in untried if row.destination in names or news.withdrawn is not None]:
-        connection.execute(_SUPERSEDE, {"ids": stale})
+    told = {row.destination for row in rows if row.heard}
+    if news.withdrawn is None:  # who has not even been tried goes on waiting; of a withdrawal he need not hear
+        told |= {row.destination for row in rows if row.state in {OutboxState.PENDING, OutboxState.SENDING}}
+    names = route(news, told)
     if names:
         row = {
             "revision_id": revision_id,
@@ -190,3 +202,5 @@ def _tell(connection: Connection, study: Any, revision_id: int, revision: int, n
             "created_at": news.decided_at,
         }
         connection.execute(_OUTBOX, [{**row, "destination": name} for name in names])
+    if rows and news.urgency:
+        connection.execute(_HURRY, {"of_study": study.id, "new_urgency": int(news.urgency)})

@@ -15,6 +15,7 @@ from schemas.lifecycle import StudyState
 from schemas.outcome import ModelRef, Route
 from schemas.tables import Job, Revision, Study
 from worker.record.database import Database
+from worker.record.overtaken import overtake
 from worker.record.revisions import STUDY, films_of, revise
 from worker.record.rows import ON_LIST, by_study, lock_studies, word
 from worker.record.shapes import reasons_from_json
@@ -49,7 +50,7 @@ _MODEL: Final = select(Revision.model_id, Revision.model_name, Revision.model_ve
 _REPORTED: Final = (
     update(Study)
     .where(Study.id.in_(bindparam("ids", expanding=True)))
-    .values(withdrawn=word(Withdrawal.REPORTED), changes=Study.changes + 1)
+    .values(withdrawn=word(Withdrawal.REPORTED), reported_at=bindparam("b_now"), changes=Study.changes + 1)
 )
 _FILES: Final = (
     select(Job.id, Job.path)
@@ -107,7 +108,8 @@ def withdraw_locked(connection: Connection, ids: list[int], why: Withdrawal, rou
         )
         count += 1
     if why is Withdrawal.REPORTED:
-        connection.execute(_REPORTED, {"ids": ids})
+        connection.execute(_REPORTED, {"ids": ids, "b_now": now})
+        overtake(connection, ids)
     return count
 
 

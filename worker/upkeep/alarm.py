@@ -17,6 +17,8 @@ from worker.record.outbox import Outbox, Overdue
 
 EVERY = timedelta(seconds=30)
 
+_REFUSED = " refused"  # a destination's name has no space
+
 log = logging.getLogger("hilum.upkeep")
 
 # Subject, text, and a key: equal keys are the same news. Raises `DeliveryError`.
@@ -62,21 +64,27 @@ class Told:
 
 
 def run_once(outbox: Outbox, told: Told, tell: Tell, now: datetime, *, after: timedelta) -> int:
-    """Alarm for each destination one of whose flags waits for longer than `after`; returns how many were told of.
+    """Alarm for each destination one of whose flags waits for longer than `after`, or was refused that long ago;
+    returns how many were told of.
 
     It is over when none waits for longer than half of that, so that a slow destination does not alarm by the minute.
     """
-    late = {overdue.destination: overdue for overdue in outbox.overdue(now - after / 2)}
+    late = {_kind(overdue): overdue for overdue in outbox.overdue(now - after / 2)}
     count = 0
-    for name, overdue in late.items():
-        if name not in told and overdue.since <= now - after and _told(tell, name, *_begins(overdue)):
-            told.note(name, overdue.since)
+    for kind, overdue in late.items():
+        if kind not in told and overdue.since <= now - after and _told(tell, kind, *_begins(overdue)):
+            told.note(kind, overdue.since)
             count += 1
-    for name, since in told.since().items():
-        if name not in late and _told(tell, name, *_is_over(name, since)):
-            told.forget(name)
+    for kind, since in told.since().items():
+        if kind not in late and _told(tell, kind, *_is_over(kind, since)):
+            told.forget(kind)
             count += 1
     return count
+
+
+def _kind(overdue: Overdue) -> str:
+    """What an alarm is given for once: that a destination refused a flag must not hide that it is away."""
+    return f"{overdue.destination}{_REFUSED}" if overdue.refused else overdue.destination
 
 
 def _told(tell: Tell, destination: str, subject: str, text: str, key: str) -> bool:
@@ -90,14 +98,25 @@ def _told(tell: Tell, destination: str, subject: str, text: str, key: str) -> bo
 
 
 def _begins(overdue: Overdue) -> tuple[str, str, str]:
-    flags = "1 flag waits" if overdue.flags == 1 else f"{overdue.flags} flags wait"
-    head = f"{flags} for destination {overdue.destination} since {overdue.since.astimezone():%Y-%m-%d %H:%M}"
+    one = overdue.flags == 1
+    since = f"{overdue.since.astimezone():%Y-%m-%d %H:%M}"
+    if overdue.refused:
+        flags = "1 flag" if one else f"{overdue.flags} flags"
+        head = f"{flags} refused by destination {overdue.destination} since {since}"
+        mend = "hilum does not send them again by itself: mend what the error names, then `hilum replay`."
+    else:
+        flags = "1 flag waits" if one else f"{overdue.flags} flags wait"
+        head = f"{flags} for destination {overdue.destination} since {since}"
+        mend = "hilum goes on trying."
     error = f"Last error: {overdue.last_error}" if overdue.last_error else "No error was reported."
-    text = f"{head}.\n{error}\n\nhilum goes on trying; what was refused needs `hilum replay` once it is mended.\n"
-    return f"hilum: {head}", text, f"late {overdue.destination} {overdue.since.isoformat()}"
+    text = f"{head}.\n{error}\n\n{mend}\n"
+    return f"hilum: {head}", text, f"late {_kind(overdue)} {overdue.since.isoformat()}"
 
 
-def _is_over(destination: str, since: str) -> tuple[str, str, str]:
+def _is_over(kind: str, since: str) -> tuple[str, str, str]:
+    destination = kind.removesuffix(_REFUSED)
     head = f"destination {destination} has its flags again"
+    if destination != kind:
+        head = f"nothing that destination {destination} refused is left"
     text = f"{head[0].upper()}{head[1:]}; the first of them had waited since {since}.\n"
-    return f"hilum: {head}", text, f"over {destination} {since}"
+    return f"hilum: {head}", text, f"over {kind} {since}"

@@ -18,7 +18,7 @@ from schemas.findings import Label
 from schemas.flag import Receipt, Withdrawal
 from schemas.identity import StudyContext
 from schemas.lifecycle import JobState
-from schemas.tables import MessageRow, OrderRow, ReportRow
+from schemas.tables import EarlyReportRow, MessageRow, OrderRow, PatientRow, ReportRow
 from tests.contract.record.given import LEASE, PACS, RIS, Record, after, not_read, read
 from worker.decide.routing import recipients
 from worker.record import instances
@@ -387,6 +387,28 @@ def test_a_report_under_the_old_number_of_a_merged_patient_is_his(record: Record
     assert say(record, report(patients=(P1,))).studies == 1
 
 
+@pytest.mark.parametrize("named", [{}, {"study_uid": STUDY, "accession_number": ""}])
+def test_a_report_that_comes_before_the_first_film_waits_for_it(record: Record, named: dict[str, object]) -> None:
+    assert say(record, report(**named)) == Taken(studies=0)  # type: ignore[arg-type]
+    record.receive(1, context=film(), at=after(10))
+    assert record.conclude(record.claim(at=after(10)), read(0.9), at=after(11)).revision is None
+    assert record.worklist.rows(10) == []
+    (listed,) = second_looks(record)
+    assert (listed.report, listed.model) == (Verdict.NEGATIVE, Verdict.POSITIVE)
+    assert rows(record, EarlyReportRow) == 0
+    assert record.film(2, outcome=read(0.8), at=after(20)).urgency is Urgency.STAT, "it was not reported"
+
+
+def test_of_two_early_reports_the_later_stands_and_another_patients_is_nobodys(record: Record) -> None:
+    say(record, report(Verdict.POSITIVE, seconds=5, corrected=True), number="2")
+    say(record, report(Verdict.NEGATIVE, seconds=3), number="1")
+    say(record, report(patients=(PatientRef(id="P9"),), seconds=9), number="3")
+    record.receive(1, context=film(), at=after(10))
+    stands = record.database.read(lambda c: c.execute(sa.select(ReportRow)).one())
+    assert (stands.verdict, stands.corrected) == (Verdict.POSITIVE, True)
+    assert rows(record, EarlyReportRow) == 1
+
+
 def test_a_report_holds_no_text(record: Record) -> None:
     flagged(record)
     say(record, report())
@@ -408,8 +430,24 @@ def test_the_same_message_twice_changes_nothing_and_another_of_its_number_does(r
 
 def test_messages_are_remembered_for_weeks_not_for_ever(record: Record) -> None:
     say(record, order(), seconds=0)
-    say(record, order(), seconds=REMEMBERED.total_seconds() + 1)
-    assert rows(record, MessageRow) == 1
+    say(record, report(accession_number="A9"), seconds=0)
+    later = REMEMBERED.total_seconds() + 1
+    say(record, order(), seconds=later)
+    assert Context(record.database).forget(None, after(later)) == 3
+    assert (rows(record, MessageRow), rows(record, EarlyReportRow)) == (1, 0)
+
+
+def test_orders_and_patients_of_whom_nothing_is_said_are_forgotten(record: Record) -> None:
+    say(record, order(accession="A1"), order(accession="A2"), seconds=1)
+    say(record, Merge(old=P1, new=P2, said_at=after(1)), seconds=1)
+    say(record, PatientUpdate(patients=(P2,), name="New^Name", said_at=after(100)), seconds=100)
+    say(record, order(accession="A2", seconds=100), seconds=100)
+    said = Context(record.database)
+    assert said.forget(None, after(200)) == 0
+    assert said.forget(after(50), after(200)) == 2
+    assert (rows(record, OrderRow), rows(record, PatientRow)) == (1, 1)
+    record.receive(1, context=film("A2", "P2"))
+    assert record.worklist.rows(10)[0].urgency is Urgency.STAT
 
 
 def test_a_message_is_recorded_whole_or_not_at_all(record: Record) -> None:

@@ -43,7 +43,7 @@ def test_what_was_refused_waits_until_its_successor_is_there(record: Record) -> 
     (overdue,) = record.outbox.overdue(NOW)
     assert overdue.last_error == "SOP class refused: mend it"
     record.film(2, outcome=read(0.9), at=after(5))
-    assert [o.since for o in record.outbox.overdue(after(5))] == [NOW]
+    assert [(o.refused, o.since) for o in record.outbox.overdue(after(5))] == [(False, after(5)), (True, NOW)]
     sent(record, at=6)
     assert record.outbox.overdue(after(9)) == []
 

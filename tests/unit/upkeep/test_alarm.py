@@ -23,6 +23,7 @@ class Ward:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "var" / "alarms.json"
         self.waiting: dict[str, tuple[datetime, int, str]] = {}
+        self.refused: dict[str, tuple[datetime, int, str]] = {}
         self.mails: list[tuple[str, str, str]] = []
         self.away = False
         self.restart()
@@ -32,8 +33,9 @@ class Ward:
 
     def overdue(self, before: datetime) -> Sequence[Overdue]:
         return [
-            Overdue(destination=name, flags=flags, since=since, last_error=error)
-            for name, (since, flags, error) in self.waiting.items()
+            Overdue(destination=name, refused=late is self.refused, flags=flags, since=since, last_error=error)
+            for late in (self.waiting, self.refused)
+            for name, (since, flags, error) in late.items()
             if since <= before
         ]
 
@@ -71,6 +73,23 @@ def test_each_destination_has_alarms_of_its_own(ward: Ward) -> None:
     assert ward.round(7) == 1
     assert "pacs has" in ward.mails[-1][0]
     assert "1 flag waits" in ward.mails[0][0]
+
+
+def test_that_a_flag_was_refused_does_not_hide_that_the_destination_is_away(ward: Ward) -> None:
+    ward.refused["ris"] = (NOW, 1, "SOP class refused: mend it")
+    assert [ward.round(6), ward.round(7)] == [1, 0]
+    ward.waiting["ris"] = (NOW + timedelta(minutes=10), 2, "nothing listens there")
+    assert ward.round(16) == 1
+    assert "1 flag refused by destination ris" in ward.mails[0][0]
+    assert "`hilum replay`" in ward.mails[0][1]
+    assert "2 flags wait for destination ris" in ward.mails[1][0]
+    ward.restart()
+    del ward.refused["ris"]
+    assert ward.round(17) == 1
+    assert "nothing that destination ris refused is left" in ward.mails[2][0]
+    del ward.waiting["ris"]
+    assert ward.round(18) == 1
+    assert "destination ris has its flags again" in ward.mails[3][0]
 
 
 def test_a_restart_tells_nothing_twice(ward: Ward) -> None:
