@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from hl7apy.parser import parse_message
 from schemas.decision import Urgency
 from schemas.errors import ConfigurationError, RecordError
 from schemas.outcome import Audience
-from schemas.tables import OrderRow
+from schemas.tables import MessageRow, OrderRow, PatientRow
 from tests import waiting
 from tests.contract.record.given import Record, read
 from tests.contract.record.test_record_context import film
@@ -58,6 +59,13 @@ def message(kind: str, *segments: str, control: str = "1", version: str = "2.5.1
 def order(accession: str = "A1", priority: str = "S", control: str = "1") -> str:
     obr = f"OBR|1||{accession}|CXR" + 14 * "|" + accession + 9 * "|" + f"^^^^^{priority}"
     return message("ORM^O01^ORM_O01", PID, f"ORC|NW||{accession}", obr, control=control)
+
+
+def report(attached: int = 0, control: str = "1") -> str:
+    """A signed one of the film, with so many bytes of a document in it."""
+    obr = "OBR|1||R1|CXR" + 14 * "|" + "A1" + 7 * "|" + "F"
+    document = "OBX|2|ED|PDF||^application^pdf^Base64^" + attached * "A"
+    return message("ORU^R01^ORU_R01", PID, obr, "OBX|1|TX|IMP||Lungs clear|||N|||F", document, control=control)
 
 
 class Port:
@@ -110,8 +118,8 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         yield open_port
 
 
-def raw(port: Port) -> socket.socket:
-    connection = socket.create_connection(port.address, timeout=20)
+def raw(port: Port, source: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection(port.address, timeout=20, source_address=(source, 0))
     connection.settimeout(20)
     return connection
 
@@ -200,6 +208,34 @@ def test_who_sends_what_is_not_taken_is_shown_with_the_mend(opened: Opened) -> N
     assert str(port.ask(message("SIU^S12", PID)).segment("MSA")[1]) == "AR"
     (kind,) = port.rejections.recent(10)
     assert (kind.sender.address, kind.mend) == ("127.0.0.1", "mend MSH-1-9 at the sender")
+
+
+def test_an_order_known_by_its_placer_alone_waits_for_its_accession_number(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = opened()
+    port.record.receive(1, context=film())
+    assert str(port.ask(message("ORM^O01", PID, "ORC|NW|PL1|||||^^^^^S")).segment("MSA")[1]) == "AA"
+    assert "studies=0 told=0 no-verdict=0 no-accession=1" in caplog.text, "and the log says that no study has it yet"
+    caplog.clear()
+    named = ("ORC|SC|PL1", "OBR|1|PL1||CXR" + 14 * "|" + "A1")
+    assert str(port.ask(message("ORM^O01", PID, *named, control="2")).segment("MSA")[1]) == "AA"
+    assert "studies=1 told=0 no-verdict=0 no-accession=0" in caplog.text
+    assert port.record.claim(at=datetime.now(UTC)).order_urgency is Urgency.STAT
+
+
+def test_more_merges_than_are_recorded_in_one_step_are_refused_whole_with_the_mend(opened: Opened) -> None:
+    port = opened()
+    merges = [segment for n in range(201) for segment in (f"PID|{n}||N{n}", f"MRG|O{n}")]
+    said = port.ask(message("ADT^A40", *merges))
+    assert [str(said.segment("MSA")[1]), str(said.segment("ERR")[3][0][0])] == ["AR", "104"]
+    assert port.record.database.read(lambda c: c.execute(sa.select(PatientRow)).all()) == []
+    (kind,) = port.rejections.recent(10)
+    assert (kind.what, kind.mend) == (
+        "the message names too many patients",
+        "let the sender say it in several messages",
+    )
 
 
 def test_a_record_that_is_away_is_answered_as_a_passing_fault(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,35 +344,131 @@ def test_a_slow_loris_has_its_seconds_and_no_more(opened: Opened) -> None:
     assert 1.5 < time.monotonic() - began < 10
 
 
-def test_a_segment_of_a_hundred_megabytes_is_refused_by_name_and_costs_nothing(opened: Opened) -> None:
+@pytest.mark.parametrize("version", ["2.3.1", "2.5.1"])
+def test_a_report_that_is_too_long_is_refused_by_name_and_none_of_it_is_acted_upon(
+    opened: Opened, version: str
+) -> None:
     port = opened()
-    head = message("ADT^A08", "PID|1||").rstrip("\r").encode()
+    port.record.receive(1, context=film())
+    port.record.conclude(port.record.claim(at=datetime.now(UTC)), read(0.9), at=datetime.now(UTC))
+    with MLLPClient(*port.address) as client:
+        said = client.send_message(report(64 << 10).replace("|2.5.1|", f"|{version}|")).strip(b"\x0b\x1c\r").decode()
+        ack = parse_message(said, find_groups=False)
+        assert (ack.msa.msa_1.value, ack.msa.msa_2.value) == ("AR", "1")
+        assert "104" in ack.err.value
+        words = ack.err.err_8.value if version == "2.5.1" else ack.msa.msa_3.value
+        assert (
+            words == "the message is longer than 64 KiB: send less, or raise max_message_kib of [hl7] at the receiver"
+        )
+        assert len(port.record.worklist.rows(10)) == 1, "its reading task is open"
+        assert port.record.database.read(lambda c: c.execute(sa.select(MessageRow)).all()) == []
+        (kind,) = port.rejections.recent(10)
+        assert (kind.what, kind.mend) == ("message too long", "raise max_message_kib of [hl7]; it is 64 now")
+        said = client.send_message(report(60 << 10)).strip(b"\x0b\x1c\r").decode()
+        assert str(hl7.parse(said).segment("MSA")[1]) == "AA", "the same with less in it, on the same connection"
+    assert port.record.worklist.rows(10) == []
+
+
+def test_the_limit_is_met_to_the_byte(opened: Opened) -> None:
+    port = opened()
+    room = (64 << 10) - len(report(control="AA"))
     with raw(port) as connection:
-        sent = 0
-        with contextlib.suppress(ConnectionError):
-            connection.sendall(b"\x0b" + head)
-            while sent < 100 << 20:
-                connection.sendall(b"P" * 65536)
-                sent += 65536
-        assert sent < 32 << 20, "as much as the sockets hold, then nobody listens"
-    until(lambda: "message too long" in port.turned_away())
-    until(lambda: port.listener.connections == 0)
+        for attached, expected in ((room, "AA"), (room + 1, "AR")):
+            connection.sendall(framed(report(attached, control=expected)))
+            assert f"MSA|{expected}|{expected}".encode() in answer(connection)
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_a_message_that_is_too_long_and_never_ends_is_refused_when_its_time_is_up(
+    opened: Opened, gives_up: bool
+) -> None:
+    port = opened()
     with raw(port) as connection:
-        connection.sendall(b"\x0b" + head + b"P" * (65 << 10))
-        assert code(answer(connection)) == "AR"
+        connection.sendall(framed(report(128 << 10))[:-2])
+        if gives_up:
+            connection.shutdown(socket.SHUT_WR)
+        assert b"MSA|AR|1" in answer(connection)
         assert is_closed(connection)
+
+
+@pytest.mark.parametrize("before", [40 << 10, 128 << 10])
+def test_what_was_given_up_does_not_count_towards_the_length_of_what_follows(opened: Opened, before: int) -> None:
+    port = opened()
+    with raw(port) as connection:
+        connection.sendall(framed(report(before))[:-2])
+        again = framed(report(40 << 10, control="2"))
+        connection.sendall(again[:-2])
+        time.sleep(0.2)
+        connection.sendall(again[-2:])
+        assert b"MSA|AA|2" in answer(connection)
+
+
+def test_a_segment_of_a_hundred_megabytes_goes_by_and_is_not_kept(opened: Opened) -> None:
+    port = opened(message_seconds=60.0)
+    with raw(port) as connection:
+        tracemalloc.start()
+        connection.sendall(b"\x0b" + message("ADT^A08", "PID|1||").rstrip("\r").encode())
+        for _ in range(1600):
+            connection.sendall(b"P" * 65536)
+        connection.sendall(b"\x1c\r")
+        assert code(answer(connection)) == "AR"
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 << 20
+        connection.sendall(framed(order(control="2")))
+        assert code(answer(connection)) == "AA"
+
+
+def test_a_connection_that_waits_keeps_nothing_of_its_last_message(opened: Opened) -> None:
+    port = opened(max_message=16 << 20)
+    with raw(port) as connection:
+        connection.sendall(framed(order()))
+        assert code(answer(connection)) == "AA"
+        encoded = framed(report(8 << 20))
+        tracemalloc.start()
+        connection.sendall(encoded)
+        assert code(answer(connection)) == "AA"
+        until(lambda: tracemalloc.get_traced_memory()[0] < 4 << 20)
+        assert tracemalloc.get_traced_memory()[1] > 8 << 20, "it was there"
+        tracemalloc.stop()
 
 
 def test_more_connections_than_are_allowed_are_turned_away(opened: Opened) -> None:
     port = opened()
-    connections = [raw(port) for _ in range(4)]
+    connections = [raw(port, f"127.0.0.{number}") for number in range(1, 5)]
     until(lambda: port.listener.connections == 4)
-    with raw(port) as surplus:
+    with raw(port, "127.0.0.5") as surplus:
         assert is_closed(surplus)
     assert "limit of 4 connections reached" in port.turned_away()
     for connection in connections:
         connection.close()
     until(lambda: port.listener.connections == 0)
+    assert str(port.ask(order()).segment("MSA")[1]) == "AA"
+
+
+def test_one_address_leaves_half_of_the_connections_to_others(opened: Opened) -> None:
+    port = opened()
+    slow = [raw(port) for _ in range(2)]
+    until(lambda: port.listener.connections == 2)
+    with raw(port) as surplus:
+        assert is_closed(surplus)
+    (kind,) = port.rejections.recent(10)
+    assert (kind.sender.address, kind.what, kind.mend) == (
+        "127.0.0.1",
+        "limit of 2 connections from one address reached, half of max_connections",
+        "let the sender close what it does not use, or raise max_connections of [hl7]",
+    )
+    with raw(port, "127.0.0.2") as other:
+        other.sendall(framed(order()))
+        assert code(answer(other)) == "AA"
+    for connection in slow:
+        connection.close()
+    until(lambda: port.listener.connections == 0)
+    assert str(port.ask(order(control="2")).segment("MSA")[1]) == "AA"
+
+
+def test_a_port_for_one_connection_takes_one(opened: Opened) -> None:
+    port = opened(max_connections=1)
     assert str(port.ask(order()).segment("MSA")[1]) == "AA"
 
 

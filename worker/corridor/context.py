@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from schemas.context import Content, SignedReport
+from schemas.context import Content, Order, SignedReport
 from schemas.errors import MessageRefused, RecordError
 from schemas.identity import Sender
 from schemas.outcome import Route
@@ -73,13 +73,15 @@ class Hearing:
         if taken.studies:
             self._work.ring()
             self._news.ring()
+        # An order without an accession number waits for a message that names it: until then it moves no study.
         log.info(
-            "heard kind=%s outcome=%s studies=%d told=%d no-verdict=%d",
+            "heard kind=%s outcome=%s studies=%d told=%d no-verdict=%d no-accession=%d",
             kind,
             "again" if taken.repeated else "new",
             taken.studies,
             taken.told,
             sum(isinstance(content, SignedReport) and content.verdict is None for content in contents),
+            sum(isinstance(content, Order) and not content.accession_number for content in contents),
         )
 
     def _turn_away(self, refusal: MessageRefused, address: str, now: datetime) -> None:
@@ -90,11 +92,17 @@ class Hearing:
                 Rejection(
                     sender=Sender(calling_ae="HL7 v2", called_ae="", address=address),
                     what=str(refusal),
-                    mend=f"mend {refusal.location.replace('^', '-')} at the sender"
-                    if refusal.location
-                    else "mend the message at the sender",
+                    mend=_mend(refusal),
                     at=now,
                 )
             )
         except RecordError:
             log.warning("rejection-not-recorded")
+
+
+def _mend(refusal: MessageRefused) -> str:
+    if refusal.location:
+        return f"mend {refusal.location.replace('^', '-')} at the sender"
+    return (
+        "let the sender say it in several messages" if refusal.condition == "104" else "mend the message at the sender"
+    )

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final, Literal, TypeAlias
@@ -28,8 +29,11 @@ AccessionIn: TypeAlias = Literal["IPC-1", "OBR-18", "OBR-3", "ORC-3", "OBR-2", "
 _LONGEST_ID: Final = 250  # characters; cut off it would be another's
 _LONGEST_REASON: Final = 1000
 _LONGEST_NAME: Final = 64  # of each component group, PS3.5 6.2, VR PN
-_MOST_PATIENTS: Final = 50  # identifiers in one message
-_MOST_GROUPS: Final = 200  # orders or reports in one message
+# A message is recorded in one step, in which nobody else's is: so much of it there may be, and more is refused whole.
+_MOST_GROUPS: Final = 200  # orders or reports, PID or MRG segments
+_MOST_IDENTIFIERS: Final = 1000  # of patients in all
+_MOST_OF_ONE: Final = 50  # identifiers of one patient
+_MOST_CORRECTIONS: Final = 4  # of one identifier; each may change, and tell again, all that is filed under it
 
 _ORDERS: Final = frozenset({("ORM", "O01"), ("OMG", "O19"), ("OMI", "O23")})
 _UPDATES: Final = frozenset({("ADT", "A08"), ("ADT", "A31")})
@@ -86,10 +90,33 @@ def understand(message: Message, rules: Rules, now: datetime) -> tuple[Content, 
         return ()
     said_at = _said_at(message, now)
     if kind in _ORDERS:
-        return tuple(_orders(message, rules, said_at))
+        return tuple(_bounded(_orders(message, rules, said_at)))
     if kind == _REPORT:
-        return tuple(_reports(message, rules, said_at))
-    return tuple(_patients(message, said_at, merges=kind in _MERGES))
+        return tuple(_bounded(_reports(message, rules, said_at)))
+    return tuple(_bounded(_patients(message, said_at, merges=kind in _MERGES)))
+
+
+def _bounded(contents: Iterable[Content]) -> Iterator[Content]:
+    """The same. Raises `MessageRefused` where they name too many patients, or one too often."""
+    named = 0
+    corrected: Counter[PatientRef] = Counter()
+    for content in contents:
+        match content:
+            case Order():
+                named += 1
+            case SignedReport():
+                named += len(content.patients)
+            case PatientUpdate():
+                named += len(content.patients)
+                corrected.update(content.patients)
+            case Merge():
+                named += 2
+                corrected[content.old] += 1
+        if named > _MOST_IDENTIFIERS:
+            raise MessageRefused("104", "the message names too many patients")
+        if max(corrected.values(), default=0) > _MOST_CORRECTIONS:
+            raise MessageRefused("104", "the message corrects a patient too often")
+        yield content
 
 
 def _said_at(message: Message, now: datetime) -> datetime:
@@ -111,7 +138,7 @@ def _orders(message: Message, rules: Rules, said_at: datetime) -> Iterator[Order
             urgency=_urgency(group),
             cancelled=group.text("ORC", 1) in _CANCELS or group.text("ORC", 5) in _CANCELLED,
             reason=_reason(group),
-            patient_id=next((patient.id for patient in _identifiers(group.patient, 3)), ""),
+            patient_id=next((patient.id for patient, _ in _identifiers(group.patient, 3)), ""),
             said_at=said_at,
         )
         if not (order.accession_number or order.placer_number or order.filler_number):
@@ -143,19 +170,28 @@ def _reason(group: _Group) -> str:
 def _patients(message: Message, said_at: datetime, *, merges: bool) -> Iterator[Content]:
     """The corrected patient first, so that what is merged into it is told once and rightly."""
     patient: Segment | None = None
+    said: dict[tuple[PatientRef, ...], PatientUpdate] = {}
+    heard: Counter[str] = Counter()
     for segment in message.segments():
+        if segment.name in ("PID", "MRG"):
+            heard[segment.name] += 1
+            if heard[segment.name] > _MOST_GROUPS:
+                raise MessageRefused("104", "the message names too many patients")
         if segment.name == "PID":
             patient = segment
-            refs = tuple(_identifiers(patient, 3)) or tuple(_identifiers(patient, 2))
+            refs = _refs(patient, 3) or _refs(patient, 2)
             if not refs:
                 raise MessageRefused("101", "a patient has an identifier in PID-3", "PID^1^3")
-            yield PatientUpdate(
+            corrected = PatientUpdate(
                 patients=refs,
                 name=_name(patient, 5),
                 birth_date=_birth_date(patient.text(7)),
                 sex=patient.text(8) if patient.text(8) in {"M", "F", "O"} else "",
                 said_at=said_at,
             )
+            if said.get(refs) != corrected:  # a patient that several are merged into stands before each of them
+                yield corrected
+            said[refs] = corrected
         elif segment.name == "MRG" and merges and patient is not None:
             yield from _merged(patient, segment, said_at)
     if patient is None:
@@ -167,10 +203,9 @@ def _merged(patient: Segment, merged: Segment, said_at: datetime) -> Iterator[Me
 
     A hospital number is never merged into a social security number: one without its like stays as it is.
     """
-    new = [(ref, patient.part(cx, 5)) for cx in patient.repetitions(3) for ref in _ref(patient, cx)]
-    old = [(ref, merged.part(cx, 5)) for cx in merged.repetitions(1) for ref in _ref(merged, cx)]
+    new = list(_identifiers(patient, 3))
     found = False
-    for ref, kind in old[:_MOST_PATIENTS]:
+    for ref, kind in _identifiers(merged, 1):
         like = [
             (other.issuer == ref.issuer, other_kind == kind, other)
             for other, other_kind in new
@@ -202,7 +237,7 @@ def _reports(message: Message, rules: Rules, said_at: datetime) -> Iterator[Sign
         yield SignedReport(
             accession_number=_identifier(accession, "OBR^1^18"),
             study_uid=study_uid,
-            patients=tuple(_identifiers(first.patient, 3)),
+            patients=_refs(first.patient, 3),
             report_id=_identifier(first.text("OBR", 3) or first.text("ORC", 3), "OBR^1^3"),
             corrected=any(group.text("OBR", 25) == "C" for group in groups),
             verdict=said.verdict,
@@ -249,19 +284,26 @@ def _study_uid(group: _Group) -> str:
     return next((uid for uid in uids if is_uid(uid, lenient=True)), "")
 
 
-def _identifiers(segment: Segment | None, position: int) -> Iterator[PatientRef]:
-    if segment is not None:
-        for number, cx in enumerate(segment.repetitions(position)):
-            if number < _MOST_PATIENTS:
-                yield from _ref(segment, cx)
+def _refs(segment: Segment | None, position: int) -> tuple[PatientRef, ...]:
+    return tuple(ref for ref, _ in _identifiers(segment, position))
 
 
-def _ref(segment: Segment, cx: list[str]) -> Iterator[PatientRef]:
-    """The patient that a CX names: its authority by name, or else by its universal id."""
-    identifier = _identifier(segment.part(cx, 1), f"{segment.name}^1")
-    namespace, *universal = segment.subcomponents(cx, 4)
-    if identifier:
-        yield PatientRef(id=identifier, issuer=_identifier(namespace or "".join(universal[:1]), f"{segment.name}^1"))
+def _identifiers(segment: Segment | None, position: int) -> Iterator[tuple[PatientRef, str]]:
+    """The patient that each CX of a field names, by its authority's name or else by its universal id, and the type.
+
+    Whoever only wants the first is not told that there are too many. Raises `MessageRefused`: what is left out would
+    stay as it was.
+    """
+    if segment is None:
+        return
+    for cx in segment.repetitions(position):
+        identifier = _identifier(segment.part(cx, 1), f"{segment.name}^1")
+        namespace, *universal = segment.subcomponents(cx, 4)
+        issuer = _identifier(namespace or "".join(universal[:1]), f"{segment.name}^1")
+        if identifier:
+            yield PatientRef(id=identifier, issuer=issuer), segment.part(cx, 5)
+    if segment.count(position) > _MOST_OF_ONE:
+        raise MessageRefused("104", "a patient has too many identifiers", f"{segment.name}^1^{position}")
 
 
 def _identifier(value: str, location: str) -> str:

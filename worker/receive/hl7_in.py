@@ -6,11 +6,12 @@ Nothing in here trusts the sender: a segment is split a bounded number of times,
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -37,10 +38,15 @@ CODECS: Final[Mapping[str, str]] = {
     "KS X 1001": "euc_kr",
     "BIG-5": "big5",
 }
+# What the character sets of one byte make of each; Python's own way around a byte that is none takes far longer.
+_ONE_BYTE: Final = {
+    codec: bytes(range(256)).decode(codec, "replace") for codec in CODECS.values() if codec.startswith("iso8859")
+}
 _VERSION: Final = re.compile(r"2\.[1-9](\.[0-9])?")
 _TIME: Final = re.compile(
     "([0-9]{4})([0-9]{2})?([0-9]{2})?([0-9]{2})?([0-9]{2})?([0-9]{2})?([.][0-9]{1,6})?([+-][0-9]{4})?"
 )
+_BEFORE: Final = b"\xef\xbb\xbf \t\r\n"  # what careless senders put before MSH
 _LINE_ENDS: Final = re.compile("[\r\n]+")
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 # 2.7.1 and 2.7.6: the delimiter of this place in `Delimiters`, or what there is to read.
@@ -95,6 +101,10 @@ class Segment:
         for repetition in self.raw(field).split(self._delimiters.repetition, _MOST_PARTS)[:_MOST_PARTS]:
             if repetition not in ("", '""'):
                 yield repetition.split(self._delimiters.component, _MOST_PARTS)
+
+    def count(self, field: int) -> int:
+        """How many repetitions a field has, those among them that are empty or too many to look at."""
+        return self.raw(field).count(self._delimiters.repetition) + 1
 
     def text(self, field: int, component: int = 1) -> str:
         """A component of the field's first repetition, or its first subcomponent, as a person would read it."""
@@ -170,7 +180,7 @@ class Message:
 
 def open_message(block: bytes) -> Message:
     """The message that `block` is. Raises `MessageRefused` where it has no header that could be answered."""
-    plain = block.lstrip(b"\xef\xbb\xbf \t\r\n")
+    plain = block.lstrip(_BEFORE)
     if not plain.startswith(b"MSH") or len(plain) < 9:
         raise MessageRefused("100", "a message begins with MSH and its delimiters", "MSH^1")
     head = re.split(rb"[\r\n]", plain[:65536], maxsplit=1)[0].decode("latin-1")
@@ -205,12 +215,22 @@ def check(message: Message, processing_id: str) -> None:
         raise MessageRefused("104", "the message has too many segments")
 
 
+def refuse(beginning: bytes, refusal: MessageRefused, now: datetime) -> bytes:
+    """The answer to a message of which only the beginning is here: by its header, as far as there is one."""
+    try:
+        message = open_message(re.split(rb"[\r\n]", beginning.lstrip(_BEFORE), maxsplit=1)[0])
+    except MessageRefused:
+        message = None
+    return acknowledge(message, Answer.REJECT, now, refusal)
+
+
 def acknowledge(message: Message | None, answer: Answer, now: datetime, refusal: MessageRefused | None = None) -> bytes:
     """The acknowledgement, in the message's own delimiters and character set; empty where its sender wants none.
 
     Original mode (2.9.2): AA, AE, AR. Enhanced mode (2.9.3), where MSH-15 or MSH-16 is valued: CA, CE, CR where the
     sender asks for an accept acknowledgement, else the application's. What is accepted is on the disk, so both mean the
-    same here. ERR is as the message's version has it (2.15.5): before v2.5 the code is a component of ERR-1.
+    same here. ERR is as the message's version has it (2.15.5): before v2.5 the code is a component of ERR-1, and the
+    words of the refusal stand in MSA-3 instead of ERR-8.
     """
     wanted = [message.header.text(field) for field in (15, 16)] if message is not None else ["", ""]
     kind = "A"
@@ -224,11 +244,11 @@ def acknowledge(message: Message | None, answer: Answer, now: datetime, refusal:
 
     def echo(position: int, default: str = "") -> str:
         value = "" if message is None else message.header.raw(position)
-        return _CONTROL.sub("", value)[:_LONGEST_ECHO] or default
+        return _CONTROL.sub("", value[:_LONGEST_ECHO]) or default
 
     version = "" if message is None else message.header.text(12)
     version = version if _VERSION.fullmatch(version) else "2.5.1"
-    trigger = "" if message is None else _CONTROL.sub("", message.header.raw(9)).split(component)[1:2]
+    trigger = echo(9).split(component)[1:2]
     number = hashlib.sha256(f"{'' if message is None else message.digest}{kind}{answer}".encode()).hexdigest()[:20]
     header = [
         "MSH",
@@ -246,13 +266,22 @@ def acknowledge(message: Message | None, answer: Answer, now: datetime, refusal:
     ]
     segments = [header, ["MSA", kind + answer, echo(10)]]
     condition = "207" if answer is Answer.ERROR else refusal.condition if refusal is not None else ""
+    words = [] if refusal is None else [_escaped(str(refusal), delimiters)]
     if condition and tuple(map(int, version.split(".")[:2])) >= (2, 5):
         location = "" if refusal is None else refusal.location.replace("^", component)
-        segments.append(["ERR", "", location, component.join((condition, _CONDITIONS[condition], "HL70357")), "E"])
+        code = component.join((condition, _CONDITIONS[condition], "HL70357"))
+        segments.append(["ERR", "", location, code, "E", *([*3 * [""], *words] if words else [])])
     elif condition:
+        segments[1] += words
         segments.append(["ERR", 3 * component + subcomponent.join((condition, _CONDITIONS[condition], "HL70357"))])
     text = "".join(field.join(segment) + "\r" for segment in segments)
     return text.encode((message.codec if message is not None else None) or "ascii", "replace")
+
+
+def _escaped(text: str, delimiters: Delimiters) -> str:
+    """Our own words as a value (2.7.1)."""
+    escape = delimiters.escape
+    return text.translate({ord(d): f"{escape}{name}{escape}" for d, name in zip(delimiters, "FSRET", strict=True)})
 
 
 _CONDITIONS: Final[Mapping[str, str]] = {  # table 0357
@@ -270,7 +299,7 @@ _CONDITIONS: Final[Mapping[str, str]] = {  # table 0357
 
 
 def moment(value: str) -> datetime | None:
-    """A TS or DTM as an aware datetime, as exact as it is; local time where it names no zone. None where it is none."""
+    """A TS or DTM in UTC, as exact as it is; local time where it names no zone. None where it is none."""
     found = _TIME.fullmatch(value)
     if found is None:
         return None
@@ -279,8 +308,8 @@ def moment(value: str) -> datetime | None:
     parts = (int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0), micro)
     try:
         if zone is None:
-            return datetime(*parts).astimezone()  # local by its definition
-        return datetime(*parts, tzinfo=datetime.strptime(zone, "%z").tzinfo)
+            return datetime(*parts).astimezone(UTC)  # local by its definition
+        return datetime(*parts, tzinfo=datetime.strptime(zone, "%z").tzinfo).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -319,4 +348,6 @@ def _decode(plain: bytes, named: str) -> tuple[str, str | None]:
         except UnicodeDecodeError:
             return plain.decode("latin-1"), "latin-1"
     codec = CODECS.get(named.upper())
+    if codec in _ONE_BYTE:
+        return codecs.charmap_decode(plain, "strict", _ONE_BYTE[codec])[0], codec
     return plain.decode(codec or "latin-1", "replace"), codec

@@ -14,21 +14,24 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, MessageRefused
 from schemas.identity import Sender
 from schemas.rejection import Rejection
+from worker.receive.hl7_in import refuse
 
 log = logging.getLogger("hilum.hl7")
 
 _START, _END, _LINE_ENDS = b"\x0b", b"\x1c", b"\r\n"
 _CHUNK: Final = 64 * 1024
 _NOISE: Final = 1024  # bytes between messages that are no frame, before we hang up
+_HEAD: Final = 64 * 1024  # bytes that are kept of a message that is too long, to refuse it by name
 _STOP_SECONDS: Final = 0.5  # at which a thread that waits looks whether it is to stop
 _QUIET_SECONDS: Final = 10.0  # in which the same refusal is told once
 _MOST_TOLD: Final = 100  # refusals that are remembered for that
@@ -45,8 +48,8 @@ class Hl7ListenerConfig:
     host: str = "127.0.0.1"
     port: int = 2575
     accept: Sequence[str] = ()  # addresses or networks; empty: whoever calls
-    max_connections: int = 32
-    max_message: int = 2 << 20  # bytes
+    max_connections: int = 32  # half of them from one address: a peer that hangs keeps nobody else out
+    max_message: int = 16 << 20  # bytes; so many are kept of each connection, and one message is understood at a time
     message_seconds: float = 30.0  # from a message's first byte to its last, and for its answer to be taken
     idle_seconds: float = 3600.0  # between messages
     tls: ssl.SSLContext | None = None
@@ -97,8 +100,10 @@ class Hl7Listener:
         self._clock = clock
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._understanding = threading.Lock()  # one message at a time is in memory more than once
-        self._open: dict[threading.Thread, socket.socket] = {}
+        # One message at a time is in memory more than once; always in the same thread, for what the system's allocator
+        # keeps when it is let go it keeps for each thread.
+        self._understanding = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hl7-message")
+        self._open: dict[threading.Thread, _Call] = {}
         self._told: dict[tuple[str, str], float] = {}
         self._server: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -128,13 +133,14 @@ class Hl7Listener:
         until = time.monotonic() + timeout
         with self._lock:
             left = dict(self._open)
-        for thread, connection in left.items():
+        for thread, call in left.items():
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
                 with contextlib.suppress(OSError):
                     # Not the SSLSocket's own, which would first wait for the peer.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+                    socket.socket.shutdown(call.connection, socket.SHUT_RDWR)
                 thread.join(1.0)
+        self._understanding.shutdown(wait=False)
 
     @property
     def port(self) -> int:
@@ -168,12 +174,11 @@ class Hl7Listener:
             return
         thread = threading.Thread(target=self._serve, args=(connection, address), name="hl7", daemon=True)
         with self._lock:
-            full = len(self._open) >= self._config.max_connections
+            full = self._reached(address)
             if not full:
-                self._open[thread] = connection
+                self._open[thread] = _Call(address, connection)
         if full:
-            words = f"limit of {self._config.max_connections} connections reached"
-            self._tell(address, words, "let the sender close what it does not use, or raise max_connections of [hl7]")
+            self._tell(address, full, "let the sender close what it does not use, or raise max_connections of [hl7]")
             connection.close()
             return
         try:
@@ -182,6 +187,16 @@ class Hl7Listener:
             log.warning("not-accepted error=no-thread")
             self._forget(thread)
             connection.close()
+
+    def _reached(self, address: str) -> str:
+        """The limit that leaves no room for one more, in words; empty where there is room. Only under the lock."""
+        most = self._config.max_connections
+        if len(self._open) >= most:
+            return f"limit of {most} connections reached"
+        most = max(1, most // 2)
+        if sum(call.address == address for call in self._open.values()) >= most:
+            return f"limit of {most} connections from one address reached, half of max_connections"
+        return ""
 
     def _forget(self, thread: threading.Thread) -> None:
         with self._lock:
@@ -210,27 +225,31 @@ class Hl7Listener:
             self._tell(address, "no TLS", "let the sender speak TLS, with a certificate where ca_file is set")
             raise
         with self._lock:
-            self._open[threading.current_thread()] = secure
+            self._open[threading.current_thread()] = _Call(address, secure)
         return secure
 
     def _converse(self, connection: socket.socket, address: str) -> None:
         frames = _Frames(connection, self._config, self._stopping)
-        while True:
-            block = frames.next()
-            if block is None:
-                return
-            with self._understanding:
-                answer = self._take(block, address)
+        while (answer := self._next_answer(frames, address)) is not None:
             if answer:
                 connection.settimeout(self._config.message_seconds)
                 connection.sendall(_START + answer + _END + b"\r")
-            if frames.broken:  # what follows is the rest of a message that was too long
-                self._tell(
-                    address,
-                    "message too long",
-                    f"raise max_message_kib of [hl7]; it is {self._config.max_message >> 10} now",
-                )
-                return
+
+    def _next_answer(self, frames: _Frames, address: str) -> bytes | None:
+        """The answer to the next message, which is not kept; None when there is none."""
+        frame = frames.next()
+        if frame is None:
+            return None
+        if not frame.is_whole:
+            return self._refuse(frame.block, address)
+        return self._understanding.submit(self._take, frame.block, address).result()
+
+    def _refuse(self, beginning: bytes, address: str) -> bytes:
+        """The answer to a message that is too long: nothing of it is acted upon, also not what came in time."""
+        most = self._config.max_message >> 10
+        self._tell(address, "message too long", f"raise max_message_kib of [hl7]; it is {most} now")
+        words = f"the message is longer than {most} KiB: send less, or raise max_message_kib of [hl7] at the receiver"
+        return refuse(beginning, MessageRefused("104", words), self._clock())
 
     def _tell(self, address: str, what: str, mend: str) -> None:
         """Somebody was turned away: the page shows it with its mend."""
@@ -250,6 +269,20 @@ class Hl7Listener:
             log.exception("rejection-not-recorded")
 
 
+class _Call(NamedTuple):
+    """A connection that is open, and from where."""
+
+    address: str
+    connection: socket.socket
+
+
+class _Frame(NamedTuple):
+    """A message without its frame; of one that is longer than allowed the beginning."""
+
+    block: bytes
+    is_whole: bool
+
+
 class _Frames:
     """The messages of one connection."""
 
@@ -259,16 +292,18 @@ class _Frames:
         self._stopping = stopping
         self._received = bytearray()
         self._searched = 0  # bytes of a message in which its end was looked for
-        self.broken = False
+        self._is_too_long = False  # the message that is coming in: only its beginning is kept
+        self._is_over = False
 
-    def next(self) -> bytes | None:
-        """The next message without its frame; None when there is no more, or none will come.
+    def next(self) -> _Frame | None:
+        """The next message; None when there is no more, or none will come.
 
-        One that is longer than allowed is given as far as it came, so that it can be refused by name; then `broken`.
+        One that is longer than allowed goes by, until it ends or its time is up: its sender hears an answer only after
+        the last byte, and is not to be hung up on before.
         """
         deadline = time.monotonic() + self._config.idle_seconds
         begun = False
-        while True:
+        while not self._is_over:
             if not begun:
                 if not self._skip_to_start():
                     return None
@@ -276,19 +311,38 @@ class _Frames:
                     begun = True
                     deadline = time.monotonic() + self._config.message_seconds
             if begun:
-                end = self._received.find(_END, self._searched)
-                if end >= 0:
-                    # A sender that gave up in the middle begins anew: what it did not end it will send again.
-                    block = bytes(self._received[self._received.rfind(_START, 0, end) + 1 : end])
-                    del self._received[: end + 1]
-                    self._searched = 0
-                    return block
-                self._searched = len(self._received)
-                if len(self._received) > self._config.max_message:
-                    self.broken = True
-                    return bytes(self._received[1:])
-            if not self._receive(deadline, begun):
-                return None
+                frame = self._cut_out()
+                if frame is not None:
+                    return frame
+            self._is_over = not self._receive(deadline, begun)
+        if not self._is_too_long:
+            return None
+        self._is_too_long = False
+        return _Frame(bytes(self._received[1:]), is_whole=False)
+
+    def _cut_out(self) -> _Frame | None:
+        """The message at the front once its end is there. Each byte is looked at once, in however small pieces."""
+        received = self._received
+        end = received.find(_END, self._searched)
+        until = len(received) if end < 0 else end
+        # A sender that gave up in the middle begins anew: what it did not end it will send again.
+        anew = received.rfind(_START, max(1, self._searched), until)
+        if anew > 0:
+            del received[:anew]
+            until -= anew
+            self._is_too_long = False
+        self._is_too_long = self._is_too_long or until - 1 > self._config.max_message
+        if self._is_too_long:
+            del received[_HEAD : until if end >= 0 else None]
+            until = min(until, _HEAD)
+        if end < 0:
+            self._searched = until
+            return None
+        with memoryview(received) as view:
+            frame = _Frame(bytes(view[1:until]), is_whole=not self._is_too_long)
+        self._received = received[until + 1 :]  # the large one is let go
+        self._searched, self._is_too_long = 0, False
+        return frame
 
     def _skip_to_start(self) -> bool:
         """Drop what stands before VT; False where that is more than a stray line end or two."""

@@ -1,7 +1,8 @@
 """What a signed report says of its films, as far as that is certain without reading it as a person would.
 
 Three ways, the surer before the other: findings that are coded (OBX-5), abnormal flags (OBX-8, table 0078), and the
-site's own phrases in the text. Where phrases of both kinds are met, or none, the verdict is not known.
+site's own phrases in the text. Where phrases of both kinds are met, or none, the verdict is not known; nor is it where
+the text is longer than any report, for what is not looked at may say the opposite.
 """
 
 from __future__ import annotations
@@ -67,7 +68,13 @@ def verdict_of(observations: Sequence[Segment], rules: VerdictRules) -> Said:
         return Said(Verdict.POSITIVE, f"OBX-8 {min(flags & _ABNORMAL)}")
     if "N" in flags:
         return Said(Verdict.NEGATIVE, "OBX-8 N")
-    text = _text(standing)
+    return _by_phrases([o for o in standing if o.text(2) in _TEXTS], rules)
+
+
+def _by_phrases(texts: Sequence[Segment], rules: VerdictRules) -> Said:
+    if sum(len(o.raw(5)) for o in texts) > LONGEST_TEXT:
+        return Said(None, "text too long")
+    text = _text(texts)
     positive = _first(rules.positive, text)
     negative = _first(rules.negative, text)
     if positive is not None and negative is not None:
@@ -89,13 +96,7 @@ def _codes(observations: Sequence[Segment], known: Mapping[str, Label]) -> dict[
 
 def _text(observations: Sequence[Segment]) -> str:
     """The report's text on one line, so that a phrase may run over the end of one."""
-    lines: list[str] = []
-    left = LONGEST_TEXT
-    for o in observations:
-        if o.text(2) in _TEXTS and left > 0:
-            lines.append(o.unescape(o.raw(5)[:left]))
-            left -= len(lines[-1])
-    return " ".join(" ".join(lines).split())
+    return " ".join(" ".join(o.unescape(o.raw(5)) for o in observations).split())
 
 
 def _first(phrases: Sequence[Phrase], text: str) -> int | None:

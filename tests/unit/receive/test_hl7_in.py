@@ -15,10 +15,13 @@ from schemas.decision import Urgency
 from schemas.errors import MessageRefused
 from schemas.findings import Label
 from worker.receive.hl7_content import Rules, understand
-from worker.receive.hl7_in import Answer, acknowledge, moment, open_message
-from worker.receive.report_verdict import VerdictRules
+from worker.receive.hl7_in import Answer, acknowledge, moment, open_message, refuse
+from worker.receive.hl7_listener import Hl7ListenerConfig
+from worker.receive.report_verdict import LONGEST_TEXT, VerdictRules
 from worker.settings import phrase
 
+LUNGS = "\N{LUNGS}".encode()  # four bytes a character for what stands beside it
+LONGEST = Hl7ListenerConfig().max_message
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SAID = datetime(2026, 3, 1, 11, 30, tzinfo=UTC)
 PID = "PID|1||P1^^^HOSP^MR||Phantom^Chest^Q^Jr^Dr^^L||19610412|F"
@@ -48,6 +51,15 @@ def refused(encoded: bytes) -> str:
     with pytest.raises(MessageRefused) as caught:
         understand(open_message(encoded), RULES, NOW)
     return caught.value.condition
+
+
+def many(count: int, first: int = 0) -> str:
+    """So many identifiers of one patient."""
+    return "~".join(f"P{first}.{number}" for number in range(count))
+
+
+def signed(accession: str) -> str:
+    return "OBR|1||R1|CXR" + 14 * "|" + accession + 7 * "|" + "F"
 
 
 # Orders
@@ -165,6 +177,18 @@ def test_several_merges_in_one_message() -> None:
     assert [(m.old.id, m.new.id) for m in contents if isinstance(m, Merge)] == [("P1", "P2"), ("P3", "P4")]
 
 
+def test_a_patient_that_several_are_merged_into_is_corrected_once() -> None:
+    merges = [s for n in range(50) for s in (PID, f"MRG|O{n}^^^HOSP^MR")]
+    contents = hear("ADT^A40", *merges)
+    assert sum(isinstance(content, PatientUpdate) for content in contents) == 1
+    assert [m.old.id for m in contents if isinstance(m, Merge)] == [f"O{n}" for n in range(50)]
+
+
+def test_of_two_corrections_in_one_message_the_later_stands_last() -> None:
+    contents = hear("ADT^A08", "PID|1||P1||A", "PID|2||P1||B", "PID|3||P1||A", "PID|4||P1||A")
+    assert [update.name for update in contents if isinstance(update, PatientUpdate)] == ["A", "B", "A"]
+
+
 def test_a_hospital_number_is_never_merged_into_a_social_security_number() -> None:
     assert refused(block("ADT^A40", "PID|1||S9^^^STATE^SS", "MRG|P1^^^HOSP^MR")) == "101"
 
@@ -263,6 +287,18 @@ def test_what_a_report_says(
     assert verdict(*observations) == expected
 
 
+def test_a_text_that_is_too_long_to_be_read_whole_has_no_verdict() -> None:
+    begins, ends = "OBX|1|TX|X||No acute pulmonary ", "OBX|3|TX|X||Pneumothorax is seen||||||F"
+    filled = [f"{begins}{'x' * length}||||||F" for length in (1000, LONGEST_TEXT)]
+    assert verdict(filled[0], ends) == (None, "positive.0 and negative.0", ())
+    assert verdict(filled[1], ends) == (None, "text too long", ())
+    assert verdict(filled[0], f"OBX|2|ED|X||^^^Base64^{'x' * LONGEST_TEXT}||||||F") == (
+        Verdict.NEGATIVE,
+        "negative.0",
+        (),
+    )
+
+
 OWN = "OBX|1|CWE|121071^Finding^DCM|Pneumothorax|36118008^Pneumothorax^SCT|||A|0.91||F|||||||ab12^HILUM"
 
 
@@ -345,6 +381,8 @@ def test_character_sets(named: str, codec: str, name: str) -> None:
         ("20260231", None),
         ("0000", None),
         ("20260301+9999", None),
+        ("00010101000000+1400", None),
+        ("99991231235959-1400", None),
         ("yesterday", None),
         ("٢٠٢٦", None),
         ("", None),
@@ -389,6 +427,20 @@ def test_moments(value: str, expected: datetime | None) -> None:
         (block("ORM^O01", PID, "ORC|NW", "OBR|1"), "101"),
         (block("ORM^O01", PID, *["ORC|NW||F1"] * 201), "104"),
         (block("ADT^A08", PID, *["ZZZ"] * 30_000), "104"),
+        (block("ADT^A40", PID, *[f"MRG|O{n}^^^HOSP" for n in range(201)]), "104"),
+        (block("ADT^A40", *[f"PID|1||N{n}" for n in range(201)]), "104"),
+        (block("ADT^A40", *[s for n in range(9900) for s in (f"PID|1||N{n}", f"MRG|O{n}")]), "104"),
+        (block("ADT^A08", *[f"PID|1||{many(50, n)}" for n in range(21)]), "104"),
+        (block("ORU^R01", *[s for n in range(21) for s in (f"PID|1||{many(50)}", signed(f"A{n}"))]), "104"),
+        (block("ADT^A08", f"PID|1||{many(51)}"), "104"),
+        (block("ADT^A08", "PID|1||P1" + 64 * "~" + "P2"), "104"),
+        (block("ADT^A40", PID, f"MRG|{many(51)}"), "104"),
+        (block("ADT^A08", *[f"PID|1||P1||{name}" for name in "ABABA"]), "104"),
+        (block("ADT^A40", *[s for n in range(5) for s in (f"PID|1||N{n}", "MRG|P1")]), "104"),
+        (block("ADT^A08", "PID|1||P_", header=6 * "|" + "8859/6").replace(b"P_", b"P\xff"), "102"),
+        (block("ORM^O01", f"PID|1||{many(51)}", "ORC|NW||F1"), ""),
+        (block("ADT^A40", *[s for n in range(200) for s in (f"PID|1||N{n}", f"MRG|O{n}")]), ""),
+        (block("ADT^A08", f"PID|1||{many(50)}"), ""),
     ],
 )
 def test_what_is_refused_and_why(encoded: bytes, condition: str) -> None:
@@ -408,14 +460,21 @@ def test_a_refusal_repeats_nothing_of_the_message() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"|" * (2 << 20),
-        b"\r" * (2 << 20),
-        b"PID|1||" + b"~" * (2 << 20),
-        b"PID|1||" + b"^" * (2 << 20),
-        b"PID|1||P1||" + b"&" * (2 << 20),
-        b"PID|1||P1||" + b"\\X" + b"41" * (1 << 20) + b"\\",
-        b"PID|1||P1||" + b"\\" * (2 << 20),
-        b"OBR|1||R1|||" + 21 * b"|" + b"F\rOBX|1|TX|||" + b"no acute " * (200 << 10),
+        b"|" * LONGEST,
+        b"\r" * LONGEST,
+        b"PID|1||" + b"~" * LONGEST,
+        b"PID|1||" + LUNGS + b"x" * LONGEST,
+        b"PID|1||" + b"^" * LONGEST,
+        b"PID|1||P1||" + b"&" * LONGEST,
+        b"PID|1||P1||" + b"\\X" + b"41" * (LONGEST // 2) + b"\\",
+        b"PID|1||P1||" + b"\\" * LONGEST,
+        b"OBR|1||R1|||" + 21 * b"|" + b"F\rOBX|1|TX|||" + b"no acute " * (LONGEST // 9),
+        b"PID|1||P1\rOBR|1||R1|CXR"
+        + 14 * b"|"
+        + b"A1"
+        + 7 * b"|"
+        + b"F"
+        + 4 * (b"\rOBX|1|TX|||" + LUNGS + b"x" * (LONGEST // 4)),
     ],
 )
 @pytest.mark.parametrize("kind", [b"ADT^A08", b"ORU^R01", b"ORM^O01"])
@@ -428,7 +487,18 @@ def test_a_message_as_long_as_may_be_is_dealt_with_soon_and_in_bounded_memory(ki
     took, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert took < 20
-    assert peak < 200 << 20
+    assert peak < 20 * LONGEST
+
+
+@pytest.mark.parametrize("named", ["8859/6", "8859/7", "8859/8"])
+def test_bytes_that_are_none_of_the_character_set_take_no_longer(named: str) -> None:
+    def took(fill: bytes) -> float:
+        encoded = block("ADT^A08", PID, header=6 * "|" + named) + fill * (LONGEST // 2)
+        began = time.perf_counter()
+        open_message(encoded)
+        return time.perf_counter() - began
+
+    assert took(b"\xff\xfe") < 5 * took(b"\xe1\xe2")
 
 
 def test_no_noise_is_anything_but_understood_or_refused() -> None:
@@ -458,6 +528,8 @@ def test_no_noise_is_anything_but_understood_or_refused() -> None:
         except MessageRefused as refusal:
             answer = acknowledge(message, Answer.REJECT, NOW, refusal)
         assert answer == b"" or answer.startswith(b"MSH")
+        beginning = refuse(bytes(noisy[: chance.randint(0, len(noisy))]), MessageRefused("104", "too long"), NOW)
+        assert beginning == b"" or beginning.startswith(b"MSH")
 
 
 # Answers
@@ -478,16 +550,16 @@ def test_an_acknowledgement() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "err"),
+    ("version", "msa", "err"),
     [
-        ("2.5.1", "ERR||MSH^1^9|201^Unsupported event code^HL70357|E"),
-        ("2.8", "ERR||MSH^1^9|201^Unsupported event code^HL70357|E"),
-        ("2.3.1", "ERR|^^^201&Unsupported event code&HL70357"),
+        ("2.5.1", "MSA|AR|7", "ERR||MSH^1^9|201^Unsupported event code^HL70357|E||||its words"),
+        ("2.8", "MSA|AR|7", "ERR||MSH^1^9|201^Unsupported event code^HL70357|E||||its words"),
+        ("2.3.1", "MSA|AR|7|its words", "ERR|^^^201&Unsupported event code&HL70357"),
     ],
 )
-def test_errors_are_said_as_the_version_has_them(version: str, err: str) -> None:
-    refusal = MessageRefused("201", "words", "MSH^1^9")
-    assert answered(block("ADT^A01", PID, version=version), Answer.REJECT, refusal)[1:] == ["MSA|AR|7", err, ""]
+def test_errors_are_said_as_the_version_has_them(version: str, msa: str, err: str) -> None:
+    refusal = MessageRefused("201", "its words", "MSH^1^9")
+    assert answered(block("ADT^A01", PID, version=version), Answer.REJECT, refusal)[1:] == [msa, err, ""]
     assert answered(block("ADT^A01", PID, version=version), Answer.ERROR)[1] == "MSA|AE|7"
     assert "207" in answered(block("ADT^A01", PID, version=version), Answer.ERROR)[2]
 
@@ -518,12 +590,43 @@ def test_an_answer_holds_no_more_of_the_message_than_its_header() -> None:
     assert b"\x1c" not in answer
     assert len(answer) < 600
     assert b"Phantom" not in answer
+    encoded = block("ADT^A08", PID).replace(b"|ADT^A08|", b"|ADT^" + b"A" * 100_000 + b"|")
+    assert len(acknowledge(open_message(encoded), Answer.REJECT, NOW, MessageRefused("201", "words"))) < 600
 
 
 def test_without_a_header_the_answer_says_so() -> None:
     refusal = MessageRefused("100", "words", "MSH^1")
     answer = acknowledge(None, Answer.REJECT, NOW, refusal).decode().split("\r")
-    assert answer[1:] == ["MSA|AR|", "ERR||MSH^1|100^Segment sequence error^HL70357|E", ""]
+    assert answer[1:] == ["MSA|AR|", "ERR||MSH^1|100^Segment sequence error^HL70357|E||||words", ""]
+
+
+def test_the_words_of_a_refusal_are_escaped_by_the_messages_own_delimiters() -> None:
+    encoded = b"MSH:^~!&:RIS:HOSP:HILUM:X:20260301113000::ADT^A08:7:P:2.5.1\r"
+    refusal = MessageRefused("104", "too long: !")
+    assert answered(encoded, Answer.REJECT, refusal)[2] == "ERR:::104^Value too long^HL70357:E::::too long!F! !E!"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "msa"),
+    [
+        (block("ORU^R01", PID), "MSA|AR|7"),
+        (b"\xef\xbb\xbf\r\n" + block("ORU^R01", PID), "MSA|AR|7"),
+        (block("ORU^R01", PID, version="2.3.1"), "MSA|AR|7|too long"),
+        (block("ORU^R01", PID)[:30], "MSA|AR|"),
+        (b"P" * 1000, "MSA|AR|"),
+    ],
+)
+def test_what_is_not_read_is_refused_by_its_header(beginning: bytes, msa: str) -> None:
+    said = refuse(beginning, MessageRefused("104", "too long"), NOW).decode().split("\r")
+    assert said[1] == msa
+    assert "104" in said[2]
+
+
+def test_what_is_not_read_is_refused_in_the_mode_that_its_header_asks_for() -> None:
+    asked = {"AL|NE": b"MSA|CR|7", "NE|NE": b"", "": b"MSA|AR|7"}
+    for modes, expected in asked.items():
+        said = refuse(block("ORU^R01", PID, header="|||" + modes), MessageRefused("104", "too long"), NOW)
+        assert said == b"" if not expected else expected in said
 
 
 def test_time_is_not_taken_from_the_future_by_a_second() -> None:
