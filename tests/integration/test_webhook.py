@@ -161,6 +161,18 @@ def test_an_answer_that_is_odd_and_clear_is_taken(answer: bytes) -> None:
         assert channel.send(flag()).proof.startswith("HTTP 20")
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(200, "is reachable"), (405, "no fault"), (501, "HTTP 501, which is no fault")]
+)
+def test_whoever_answers_is_reachable(status: int, words: str) -> None:
+    answer = f"HTTP/1.1 {status} As it is\r\nContent-Length: 0\r\n\r\n".encode()
+    with peer(says(answer)) as url, closing(webhook(url)) as channel:
+        said = channel.check()
+    assert "is reachable" in said
+    assert words in said
+    assert ("no fault" in said) == (status != 200)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
     elsewhere = HttpReceiver(lambda request: Said(status=200))

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from schemas.errors import BundleInvalid, ConfigurationError, ModelError
 from schemas.figures import Figure, binary_auroc, macro_auroc, of_output
 from schemas.findings import LABELS
-from worker.cli.options import ConfigOption, clear_errors, complaints, console, plain, settings_from
+from worker.cli.options import ConfigOption, clear_errors, complaints, console, plain, print_table, say, settings_from
 
 if TYPE_CHECKING:
     from worker.infer.bundle import Bundle
@@ -30,8 +30,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The model bundles of this site: what there is, how good, whether it is whole, and how it comes and goes.\n\n"
     "A bundle is a folder with both models and a card that says what they are. Bundles live in the store "
-    "(\\[model] store, default var/models); one comes with the package. \\[model] bundle names the one in service: "
-    "import a bundle, name it there, run `hilum check`, and restart the worker.",
+    "([model] store, default var/models); one comes with the package. [model] bundle names the first that reads. From "
+    "then on the registry says which does: `add` a bundle, let it read along in silence (`shadow`), `compare`, and "
+    "`promote` it; `rollback` goes back. Every worker follows within seconds.",
 )
 
 
@@ -114,11 +115,14 @@ def _all(settings: Settings) -> Iterator[tuple[Entry, str]]:
         yield entry(Path(served), served), "folder"
 
 
-def _in_service(settings: Settings) -> Path | None:
-    """The folder that `[model] bundle` means."""
+def _in_service(settings: Settings) -> Entry | None:
+    """The bundle that reads: by the registry, or where nothing has read yet by `[model] bundle`."""
+    from worker.reading_room import live_model
+
+    live = live_model(settings)
     for found, _ in _all(settings):
-        if found.name == settings.model.bundle:
-            return found.folder
+        if found.name == settings.model.bundle if live is None else found.model_id == live.model_id:
+            return found
     return None
 
 
@@ -135,10 +139,19 @@ def list_models(config: ConfigOption = None, as_json: JsonOption = False) -> Non
     found = list(_all(settings))
     if as_json:
         for entry, where in found:
-            print(json.dumps(_row(entry, where, entry.folder == served)), flush=True)  # noqa: T201  for programs
+            print(json.dumps(_row(entry, where, entry == served)), flush=True)  # noqa: T201  for programs
         return
     table = Table(
-        "", "name", "version", "model", "architecture", "size", "binary AUROC", "macro AUROC", "where", box=None
+        "",
+        "name",
+        "version",
+        Column("model", no_wrap=True),  # to be copied
+        "architecture",
+        "size",
+        "binary AUROC",
+        "macro AUROC",
+        "where",
+        box=None,
     )
     for entry, where in found:
         card = entry.card
@@ -146,7 +159,7 @@ def list_models(config: ConfigOption = None, as_json: JsonOption = False) -> Non
             table.add_row("[red]✗[/]", plain(entry.name), "", "", plain(entry.fault), "", "", "", where)
             continue
         table.add_row(
-            "[green]●[/]" if entry.folder == served else "",
+            "[green]●[/]" if entry == served else "",
             plain(entry.name),
             plain(card.version),
             entry.model_id,
@@ -156,10 +169,13 @@ def list_models(config: ConfigOption = None, as_json: JsonOption = False) -> Non
             _figure(macro_auroc(card)),
             where,
         )
-    console.print(table)
+    print_table(table)
     if served is None:
         complaints.print(
-            plain(f"[model] bundle = {json.dumps(settings.model.bundle)} is not among them: the worker cannot start"),
+            plain(
+                f"neither the live model of the registry nor [model] bundle = {json.dumps(settings.model.bundle)} is "
+                "among them: the worker cannot start"
+            ),
             highlight=False,
             soft_wrap=True,
         )
@@ -192,7 +208,7 @@ def show(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = 
     card = found.card
     assert card is not None  # noqa: S101  `_found` saw to it
     if as_json:
-        about = _row(found, "", found.folder == _in_service(settings))
+        about = _row(found, "", found == _in_service(settings))
         del about["where"], about["fault"]
         print(json.dumps({**about, "card": json.loads(card.to_json())}))  # noqa: T201  for programs
         return
@@ -211,7 +227,7 @@ def show(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = 
         ("tensor recipe", card.recipe_fingerprint),
     ):
         facts.add_row(key, plain(value))
-    console.print(facts)
+    print_table(facts)
     table = Table(
         "output",
         "raised from",
@@ -230,7 +246,9 @@ def show(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = 
             f"{threshold:.3f}" if isinstance(threshold, int | float) else "",
             *(_figure(of_output(card, output, measure)) for measure in ("auroc", "sensitivity", "specificity")),
         )
-    console.print(Padding(table, (1, 0)))
+    console.print()
+    print_table(table)
+    console.print()
     console.print("[bold]Limits[/]")
     for limit in card.limits or ("The card names none; that is no recommendation.",):
         console.print(Padding(f"- {plain(limit)}", (0, 0, 0, 1)), highlight=False)
@@ -323,9 +341,8 @@ def import_model(
 ) -> None:
     """Take a bundle into the store, proven first as by `verify`: all of it or nothing.
 
-    A running worker goes on with the bundle that it loaded. To serve this one, name it in \\[model] bundle, run
-    `hilum check`, and restart the worker. Import only what you trust the maker of: hashes say that a bundle is whole,
-    not that it reads films well.
+    What reads is not changed by it. To let this one read, `hilum models add` it, then `shadow` and `promote`. Import
+    only what you trust the maker of: hashes say that a bundle is whole, not that it reads films well.
     """
     from worker.infer.store import import_bundle
     from worker.tensor import recipe
@@ -351,10 +368,11 @@ def import_model(
     if taken.ignored:
         left = ", ".join(taken.ignored[:10]) + (", …" if len(taken.ignored) > 10 else "")
         console.print(f"not taken, for the card does not list it: {plain(left)}", highlight=False, soft_wrap=True)
-    if taken.name == settings.model.bundle:
+    served = _in_service(settings)
+    if served is not None and served.name == taken.name:
         console.print("It is the one in service: restart the worker to load it.")
     else:
-        console.print(plain(f'To serve it: [model] bundle = "{taken.name}", `hilum check`, restart.'), highlight=False)
+        say(f"To let it read: `hilum models add {taken.name}`, then `shadow` and `promote`.")
 
 
 def _file_name(bundle: Bundle) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from schemas.errors import ConfigurationError, HilumError
 from worker.settings import Settings, load
@@ -20,6 +21,8 @@ DEFAULT = Path("hilum.toml")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_ANY_WIDTH = 1 << 20
 
 console = Console()
 complaints = Console(stderr=True)
@@ -39,6 +42,27 @@ ConfigOption = Annotated[
 def plain(words: object) -> str:
     """Words that others chose, fit for a terminal: no markup ("[policy]" is none of ours), no control character."""
     return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(words)))
+
+
+def say(words: object) -> None:
+    """Print words that others may have chosen; a long line stays one, so that what stands in it can be copied."""
+    console.print(plain(words), highlight=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table with nothing of it cut: a terminal folds long words, elsewhere lines are as long as need be.
+
+    One without rows is not printed: callers say what that means.
+    """
+    if not table.rows:
+        return
+    for column in table.columns:
+        column.overflow = "fold"
+    if console.is_terminal:
+        console.print(table)
+    else:
+        needed = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).maximum
+        Console(file=console.file, width=max(console.width, needed)).print(table)
 
 
 class Stop:

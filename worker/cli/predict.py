@@ -19,7 +19,7 @@ from schemas.findings import FINDINGS
 from schemas.image import Tensor
 from schemas.not_analysed import WORDS, NotAnalysed
 from schemas.prediction import Prediction
-from worker.cli.options import ConfigOption, clear_errors, complaints, console, plain, settings_from
+from worker.cli.options import ConfigOption, clear_errors, complaints, plain, print_table, settings_from
 from worker.cli.send import files_below
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def _score_all(paths: list[Path], config: Path | None) -> Iterator[Scored]:
 
 @clear_errors
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="DICOM, PNG, WebP or JPEG files, or folders of them.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="DICOM, PNG, WebP or JPEG files, or folders of them.")
+    ],
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line and file.")] = False,
 ) -> None:
@@ -108,7 +110,7 @@ def predict(
         total=len(paths),
         console=complaints,
         transient=True,
-        disable=len(paths) < 9,
+        disable=len(paths) < 9 or not complaints.is_terminal,
     )
     if as_json:
         for line in scored:
@@ -132,4 +134,4 @@ def predict(
         top = sorted(FINDINGS, key=lambda f: -p[f])[:3]
         highest = ", ".join(f"{f.replace('_', ' ').lower()} {p[f]:.2f}" for f in top)
         table.add_row(plain(line.file), f"{line.prediction.binary:.2f}", highest, "")
-    console.print(table)
+    print_table(table)

@@ -16,7 +16,7 @@ from rich.text import Text
 from schemas.errors import ConfigurationError
 from schemas.lifecycle import OutboxState
 from schemas.standing import Line, Standing
-from worker.cli.options import ConfigOption, clear_errors, console, plain, settings_from
+from worker.cli.options import ConfigOption, clear_errors, console, print_table, say, settings_from
 from worker.cli.worklist import waited
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="How the delivery does, and how long a flag takes.")
 
 PERCENTILES: Final = (50, 95, 99)
-_LINES: Final = {Line.CLOSED: "", Line.HALF_OPEN: "yellow", Line.OPEN: "bold red"}
 _MOST_REFUSALS: Final = 50
 _LATE: Final = 5.0  # seconds after which a trial that was announced is missed
 
@@ -55,7 +54,11 @@ def period(since: datetime | None, until: datetime | None, days: float) -> tuple
 @app.command()
 @clear_errors
 def queue(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Every destination: what waits, since when, how its line is; and what was refused, with the mend."""
+    """Every destination: whether it is up, what waits and since when; and what was refused, with the mend.
+
+    Up: what was sent last went through. Resting: it failed just now, and is tried again after a moment. Down: it failed
+    again and again, and is tried with one flag after longer and longer rests. Being tried: that is under way.
+    """
     from worker.assemble import database, now
     from worker.record.destinations import Destinations
     from worker.record.outbox import Outbox
@@ -112,44 +115,48 @@ def _refusal(refusals: Refusals) -> dict[str, Any]:
 
 
 def _print_queue(rows: list[dict[str, Any]], now: datetime) -> None:
-    table = Table("destination", "line", "failures", "next trial", "waiting", "for", "refused", box=None)
+    table = Table("destination", "state", "failures", "waiting", "for", "refused", box=None)
     for row in rows:
-        line = row["line"]
         table.add_row(
             Text(row["destination"]),
-            Text("not yet served", "dim") if line is None else Text(line, _LINES[Line(line)]),
+            _standing(row, now),
             str(row["failures"] or ""),
-            _trial(row["next_trial_at"], now),
             str(row["pending"] + row["sending"] or ""),
             "" if row["waiting_since"] is None else waited(datetime.fromisoformat(row["waiting_since"]), now),
             str(row["refused"] or ""),
         )
-    console.print(table)
+    print_table(table)
+    if not rows:
+        say("no destination is configured: nobody is told of a flag ([[destinations]] in the configuration)")
     for row in rows:
         if row["last_error"]:
-            _say(f"{row['destination']} fails: {row['last_error']}")
+            say(f"{row['destination']} fails: {row['last_error']}")
         if not row["configured"]:
-            _say(f"{row['destination']} is not configured: nobody delivers to it")
+            say(f"{row['destination']} is not configured: nobody delivers to it")
 
 
-def _trial(at: str | None, now: datetime) -> str:
-    if at is None:
-        return ""
-    seconds = (datetime.fromisoformat(at) - now).total_seconds()
-    return f"in {max(0.0, seconds):.0f} s" if seconds > -_LATE else "overdue: does a worker deliver?"
+def _standing(row: dict[str, Any], now: datetime) -> Text:
+    if row["line"] is None:
+        return Text("not yet served", "dim")
+    line = Line(row["line"])
+    if line is Line.CLOSED and not row["failures"]:
+        return Text("up", "green")
+    if row["next_trial_at"] is None:
+        return Text("being tried", "yellow")
+    trial = datetime.fromisoformat(row["next_trial_at"])
+    words, style = ("down", "bold red") if line is Line.OPEN else ("resting", "yellow")
+    if (now - trial).total_seconds() > _LATE:
+        return Text(f"{words}, the trial at {trial.astimezone():%H:%M:%S} is overdue: does a worker deliver?", style)
+    return Text(f"{words}, tried again at {trial.astimezone():%H:%M:%S}", style)
 
 
 def _print_refusals(refusals: list[Refusals]) -> None:
     for group in refusals:
         since = f"{group.since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         flags = f"{group.flags} flag(s), up to {group.urgency.name}"
-        _say(f"{group.destination} refused {flags}, since {since}: {group.words}")
+        say(f"{group.destination} refused {flags}, since {since}: {group.words}")
     if refusals:
         console.print("When it is mended: hilum replay --state refused --destination NAME", style="dim")
-
-
-def _say(words: str) -> None:
-    console.print(plain(words), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -192,7 +199,7 @@ def times(
         figures = ("" if row[f"p{p}_ms"] is None else f"{row[f'p{p}_ms']:,.0f}" for p in PERCENTILES)
         table.add_row(Text("" if row[by.value] == before else row[by.value]), row["stage"], str(row["flags"]), *figures)
         before = row[by.value]
-    console.print(table)
+    print_table(table)
     if not rows:
         console.print("no flag was decided in that time")
 
@@ -207,7 +214,9 @@ _GROUPS: Final[dict[By, Callable[[FlagTimes], str]]] = {By.DESTINATION: lambda f
 @app.command()
 @clear_errors
 def qucad(
-    file: Annotated[Path, typer.Argument(help="The configuration file to write; an ROC file is laid beside it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The configuration file to write; an ROC file is laid beside it.")
+    ],
     radiologists: Annotated[int, typer.Option(min=1, help="Who read these films at the same time.")],
     minutes: Annotated[float, typer.Option(min=0.01, help="That one of them takes for a study, on average.")],
     config: ConfigOption = None,
@@ -235,6 +244,7 @@ def qucad(
     """
     from worker.assemble import bundle, database
     from worker.cli.qucad import FIGURES, Site, operating_point, write
+    from worker.policy_room import policy_in_force
     from worker.record.times import Times
 
     start, end = period(since, until, days)
@@ -250,7 +260,7 @@ def qucad(
         known = {key: (value, "by signed reports") for key in FIGURES if (value := getattr(agreement, key)) is not None}
     given = zip(FIGURES, (sensitivity, specificity, prevalence), strict=True)
     known |= {key: (value, "as given") for key, value in given if value is not None}
-    point = operating_point(settings.policy.policy(), bundle(settings).card, finding, known)
+    point = operating_point(policy_in_force(settings, db), bundle(settings).card, finding, known)
     site = Site(
         arrivals=arrivals,
         since=start,

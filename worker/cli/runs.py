@@ -20,7 +20,7 @@ from rich.text import Text
 from schemas.errors import ConfigurationError
 from schemas.figures import figure_in
 from schemas.training_run import FINISHED, RunState, TrainingRun
-from worker.cli.options import ConfigOption, clear_errors, console, plain, settings_from
+from worker.cli.options import ConfigOption, clear_errors, console, plain, print_table, settings_from
 from worker.cli.worklist import waited
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def _now() -> datetime:
     return now()
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this command, as the system knows him."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -137,7 +138,9 @@ def list_runs(
             plain(f"{waited(run.requested_at, _now())} ago by {run.requested_by}"),
             plain(outcome_words(run)),
         )
-    console.print(table)
+    print_table(table)
+    if not found:
+        console.print("no training run was asked for yet; `hilum runs request --help` says how")
 
 
 @app.command()
@@ -158,7 +161,7 @@ def show(
     if as_json:
         print(json.dumps(found.to_json()))  # noqa: T201  for programs
     else:
-        console.print(_facts(found))
+        print_table(_facts(found))
     if follow and found.state is not RunState.DONE:
         raise typer.Exit(1)
 
@@ -269,7 +272,7 @@ def request(
         preset=preset or "",
         description=text,
         data=str(data.absolute()),
-        requested_by=_user(),
+        requested_by=user(),
         now=_now(),
     )
     if as_json:

@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from schemas.context import Verdict
-from worker.cli.options import ConfigOption, clear_errors, console, plain, settings_from
+from schemas.errors import RecordError
+from worker.cli.options import ConfigOption, clear_errors, console, say, settings_from
 
 if TYPE_CHECKING:
     from worker.record.second_look import SecondLook
@@ -39,8 +38,7 @@ def second_look(
     looks = SecondLooks(db)
     if done is not None:
         if not looks.done(done, now()):
-            console.print(f"{plain(done)} is not on the list")
-            raise typer.Exit(1)
+            raise RecordError(f"study {done} is not on the list; `hilum second-look` shows what is")
         console.print("marked as seen")
         return
     rows = looks.rows(limit)
@@ -48,21 +46,26 @@ def second_look(
         for row in rows:
             print(json.dumps(_plain(row)), flush=True)  # noqa: T201  for programs
         return
-    table = Table("report of", "patient", "accession", "report", "model", "study", box=None)
     for row in rows:
-        table.add_row(
-            f"{row.said_at.astimezone():%Y-%m-%d %H:%M}",
-            Text(plain(row.patient_id)),
-            Text(plain(row.accession_number)),
-            Text(f"{row.report} ({plain(', '.join(row.findings) or row.rule)})"),
-            Text("\n".join(row.model_words) or _model(row)),
-            Text(row.study_uid),
-        )
-    console.print(table)
+        say(_words(row))
+    if not rows:
+        console.print("no study is on the list")
     console.print(
         "A study that is not here is not an all-clear: of many reports the verdict is not known. "
         "`--done STUDY_UID` takes one off that was looked at.",
         style="dim",
+    )
+
+
+def _words(row: SecondLook) -> str:
+    """On a few lines, none of them a table's: a UID is whole, however narrow the terminal."""
+    of = (("patient", row.patient_id), ("accession", row.accession_number))
+    who = ", ".join(f"{what} {' '.join(value.split())}" for what, value in of if value)
+    return (
+        f"{row.said_at.astimezone():%Y-%m-%d %H:%M}  {who}\n"
+        f"  report  {row.report} ({', '.join(row.findings) or row.rule})\n"
+        f"  model   {'; '.join(row.model_words) or _model(row)}\n"
+        f"  study   {row.study_uid}\n"
     )
 
 

@@ -35,7 +35,7 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
 
 @clear_errors
 def send(
-    files: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.", exists=True)],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="DICOM files, or folders of them.", exists=True)],
     config: ConfigOption = None,
     to: Annotated[
         str | None, typer.Option(help="Where to; default: the configured listener.", metavar="AET@HOST:PORT")
@@ -51,7 +51,8 @@ def send(
     if not paths:
         raise ConfigurationError("no files there")
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=complaints, transient=True) as progress:
+    shown = complaints.is_terminal
+    with Progress(*columns, console=complaints, transient=True, disable=not shown) as progress:
         task = progress.add_task("sending", total=len(paths))
         sent = modality.send(paths, ae_title, host, port, calling, on_progress=lambda _: progress.advance(task))
     failed = [s for s in sent if s.error]

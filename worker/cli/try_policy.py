@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,19 +12,21 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from schemas.decision import Urgency
-from worker.cli.options import ConfigOption, clear_errors, complaints, console, settings_from
+from schemas.decision import Policy, Urgency
+from worker.cli.options import ConfigOption, clear_errors, complaints, console, print_table, say, settings_from
 from worker.cli.report import DaysOption, SinceOption, UntilOption, period
 from worker.settings import Settings, load
 
 if TYPE_CHECKING:
     from worker.corridor.rehearsal import Plan, Tally
-    from worker.record.history import PastFilm
 
 
 @clear_errors
 def try_policy(
-    policy: Annotated[Path, typer.Option(help="TOML file with the [policy], the [[destinations]], or both, to try.")],
+    policy: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="TOML file with the [policy], the [[destinations]], or both, to try."),
+    ],
     config: ConfigOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
@@ -36,22 +36,24 @@ def try_policy(
     """What would have been told of past studies under another policy: nothing is sent, nothing is changed.
 
     Every stored prediction is decided anew, settled and routed as it would have been. Numbers are of studies. What FILE
-    does not hold is as it is configured.
+    does not hold is as it is: the policy in force, the destinations as configured.
     """
     from worker.assemble import database
     from worker.corridor.rehearsal import Tally, compare, rehearse
+    from worker.policy_room import policy_in_force
     from worker.record.history import History
 
     start, end = period(since, until, days)
     settings = settings_from(config)
-    tried = _tried(settings, load(policy))
+    new = load(policy)
+    tried = _tried(settings, new)
     db = database(settings)
     db.check()
-    plan = _plan(tried)
+    plan = _plan(tried, new.policy.policy() if "policy" in new.model_fields_set else policy_in_force(settings, db))
     history = History(db)
     tallies = {d.name: Tally() for d in tried.destinations}
     count = 0
-    with Progress(console=complaints, transient=True) as progress:
+    with Progress(console=complaints, transient=True, disable=not complaints.is_terminal) as progress:
         task = progress.add_task("studies", total=history.count(start, end))
         for study in history.studies(start, end):
             compare(tallies, study, rehearse(study, plan))
@@ -67,30 +69,17 @@ def try_policy(
 
 
 def _tried(settings: Settings, new: Settings) -> Settings:
-    changed: dict[str, Any] = {k: getattr(new, k) for k in ("policy", "destinations") if k in new.model_fields_set}
+    changed = {"destinations": new.destinations} if "destinations" in new.model_fields_set else {}
     return settings.model_copy(update=changed)
 
 
-def _plan(settings: Settings) -> Plan:
-    """Operating points are the policy's, else those of the card; for films of another model, those in force then."""
+def _plan(settings: Settings, policy: Policy) -> Plan:
     from worker.assemble import bundle, route
-    from worker.corridor.rehearsal import Plan
-    from worker.decide.policy import thresholds
+    from worker.corridor.rehearsal import Plan, points_under
 
-    policy = settings.policy.policy()
     model = bundle(settings)
-    of_card = thresholds(policy, model.card.thresholds)
-
-    @cache
-    def of_then(points: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
-        return thresholds(policy, dict(points))
-
-    def operating_points(film: PastFilm) -> Mapping[str, float]:
-        if film.prediction is not None and film.prediction.model_id == model.model_id:
-            return of_card
-        return of_then(tuple(sorted(film.operating_points.items())))
-
-    return Plan(policy=policy, operating_points=operating_points, route=route(settings))
+    points = points_under(policy, model.model_id, model.card.thresholds)
+    return Plan(policy=policy, operating_points=points, route=route(settings))
 
 
 def _row(name: str, tally: Tally, days: float) -> dict[str, Any]:
@@ -118,7 +107,9 @@ def _print(rows: list[dict[str, Any]], count: int, start: datetime, end: datetim
             *(str(row["urgencies"][name] or "") for name in names),
             Text("\n".join(f"{finding.replace('_', ' ').lower()} {n}" for finding, n in row["findings"].items())),
         )
-    console.print(table)
+    print_table(table)
+    if not rows:
+        say("no destination is configured: nobody would be told ([[destinations]])")
     console.print(
         f"{count} studies from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC. Nothing was sent. "
         "That a study would not have been raised is no all-clear.",

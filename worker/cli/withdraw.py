@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from schemas.errors import ConfigurationError
+from schemas.errors import ConfigurationError, RecordError
 from schemas.flag import Withdrawal
-from worker.cli.options import ConfigOption, clear_errors, console, plain, settings_from
+from worker.cli.options import ConfigOption, clear_errors, say, settings_from
+from worker.cli.worklist import story_of
 
 
 @clear_errors
 def withdraw(
-    study: Annotated[str | None, typer.Argument(help="Study Instance UID.", show_default=False)] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="STUDY_UID", help="Study Instance UID.", show_default=False)
+    ] = None,
     because: Annotated[
         Withdrawal,
         typer.Option(
@@ -30,7 +33,8 @@ def withdraw(
     """Take back the flag of a study, or of all that a recalled model raised.
 
     Whoever was told of the flag is told that it is withdrawn, in its own dialect. The study goes back to its standing
-    order: that is no all-clear. What its films have said raises it no more; a later film may.
+    order: that is no all-clear. What its films have said raises it no more; a later film may. Exit 1 when there is
+    nothing to take back.
     """
     from worker.assemble import database, now, route
     from worker.record.studies import Studies, one, raised_by
@@ -40,10 +44,21 @@ def withdraw(
     settings = settings_from(config)
     db = database(settings)
     db.check()
-    which = one(str(study)) if model is None else raised_by(model)
-    why = because if model is None else Withdrawal.MODEL
-    count = Studies(db).withdraw(which, why, route(settings), now())
-    if not count and study is not None:
-        console.print(f"nothing to withdraw: no flag of {plain(study)} is out")
-        raise typer.Exit(1)
-    console.print(f"{count} flag(s) withdrawn; whoever was told of them will be told so")
+    studies, tell = Studies(db), route(settings)
+    if study is not None:
+        story_of(db, study)
+        count = studies.withdraw(one(study), because, tell, now())
+        if count:
+            say(f"the flag of {study} is withdrawn; whoever was told of it will be told so")
+        elif because is Withdrawal.REPORTED:  # off the worklist, flag or none
+            say(f"{study} counts as reported; no flag of it was out")
+        else:
+            raise RecordError(f"nothing to withdraw: no flag of {study} is out; `hilum results {study}` says why")
+        return
+    count = studies.withdraw(raised_by(str(model)), Withdrawal.MODEL, tell, now())
+    if not count:
+        raise RecordError(
+            f"nothing to withdraw: model {model} has raised no study that is open; --model takes the id in the column "
+            "model of `hilum models list`, not a name"
+        )
+    say(f"{count} flag(s) withdrawn; whoever was told of them will be told so")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from schemas.decision import Urgency
 from schemas.errors import RecordError
 from schemas.flag import WITHDRAWN
 from schemas.not_analysed import WORDS
-from worker.cli.options import ConfigOption, clear_errors, console, settings_from
+from worker.cli.options import ConfigOption, clear_errors, console, print_table, settings_from
 
 if TYPE_CHECKING:
+    from worker.record.database import Database
     from worker.record.worklist import WorklistRow
 
 STYLE = {Urgency.STAT: "bold white on red", Urgency.URGENT: "bold black on yellow", Urgency.ROUTINE: "dim"}
@@ -69,7 +70,9 @@ def worklist(
                 flush=True,
             )
         return
-    table = Table("urgency", "waited", "patient", "accession", "why", "not analysed", "state", box=None)
+    table = Table(
+        Column("urgency", no_wrap=True), "waited", "patient", "accession", "why", "not analysed", "state", box=None
+    )
     for row in rows:
         table.add_row(
             Text(f" {row.urgency.name} ", STYLE[row.urgency]),
@@ -80,7 +83,9 @@ def worklist(
             Text(", ".join(WORDS[code] for code in row.not_analysed)),
             str(row.state),
         )
-    console.print(table)
+    print_table(table)
+    if not rows:
+        console.print("no study is open")
     console.print(
         "A study without a flag waits in its standing order; the absence of a flag is not an all-clear. "
         "`--json` gives the study UIDs that `hilum results` takes.",
@@ -88,21 +93,30 @@ def worklist(
     )
 
 
+def story_of(db: Database, study_uid: str) -> dict[str, Any]:
+    """Everything recorded of one study. Raises `RecordError` where there is nothing."""
+    from worker.record.worklist import Worklist
+
+    story = Worklist(db).results(study_uid)
+    if story is None:
+        raise RecordError(
+            f"study {study_uid} is not known here; `hilum worklist --json` shows the UIDs of open studies"
+        )
+    return story
+
+
 @clear_errors
 def results(
-    study_uid: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    study_uid: Annotated[str, typer.Argument(metavar="STUDY_UID", help="Study Instance UID.")],
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
 ) -> None:
     """Everything recorded of one study: films and versions, predictions with their times, revisions, deliveries."""
     from worker.assemble import database
-    from worker.record.worklist import Worklist
 
     db = database(settings_from(config))
     db.check()
-    story = Worklist(db).results(study_uid)
-    if story is None:
-        raise RecordError(f"study {study_uid} is not known here")
+    story = story_of(db, study_uid)
     if as_json:
         print(json.dumps(story))  # noqa: T201  for programs
     else:

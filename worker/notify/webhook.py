@@ -83,7 +83,8 @@ class Webhook:
         answer = self._line.ask("OPTIONS", self._target)
         if answer.status in {404, 410} or 300 <= answer.status < 400 or answer.status >= 502:
             raise refusal(answer, self._line.where, _MENDS)
-        return f"{self._line.where} answers HTTP {answer.status} to OPTIONS"
+        said = f"it answers OPTIONS with HTTP {answer.status}, which is no fault: events go by POST"
+        return f"{self._line.where} is reachable" + ("" if 200 <= answer.status < 300 else f" ({said})")
 
     def close(self) -> None:
         """Release the connection."""

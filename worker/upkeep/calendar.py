@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from schemas.errors import ConfigurationError
 
 log = logging.getLogger("hilum.upkeep")
+
+_CRON: Final = re.compile(r"[0-9A-Za-z*/, -]{1,100}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,36 @@ class Duty:
     every: timedelta
     run_once: Callable[[], int]
     at_start: bool = True
+
+
+def next_time(cron: str, after: datetime) -> datetime:
+    """When a cron expression comes next after a moment, by UTC.
+
+    Parameters
+    ----------
+    cron:
+        Minute, hour, day of the month, month, weekday: "0 2 1 * *" is the first of each month at 02:00, "0 2 1-7 * sun"
+        its first Sunday (all that is said must hold). Weekdays are named: programs differ in which day is 0.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no such expression, or never comes.
+    """
+    if not _CRON.fullmatch(cron):
+        raise ConfigurationError(f"{cron[:80]!r}: not minute, hour, day, month, weekday as cron has them")
+    fields = cron.split()
+    if len(fields) == 5 and any(c.isdigit() for c in fields[4].partition("/")[0]):
+        raise ConfigurationError(f"{cron!r}: name the weekdays (mon, tue, wed, thu, fri, sat, sun)")
+    try:
+        trigger = CronTrigger.from_crontab(cron, timezone=UTC)
+    except ValueError as error:
+        raise ConfigurationError(f"{cron!r}: not minute, hour, day, month, weekday: {error}") from error
+    found = trigger.get_next_fire_time(None, after.astimezone(UTC) + timedelta(microseconds=1))
+    if found is None:
+        raise ConfigurationError(f"{cron!r}: there is no such day")
+    moment: datetime = found
+    return moment.astimezone(UTC)
 
 
 def _guarded(duty: Duty) -> None:
@@ -44,6 +81,7 @@ class Calendar:
                 args=[duty],
                 seconds=duty.every.total_seconds(),
                 id=duty.name,
+                name=duty.name,  # in APScheduler's own warnings
                 coalesce=True,
                 max_instances=1,
                 misfire_grace_time=None,

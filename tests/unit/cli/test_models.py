@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from schemas.card import read_card
 from schemas.figures import Figure, binary_auroc, figure_in, macro_auroc, of_output
 from schemas.training_run import Progress
 from tests.unit.infer.bundles import FakeRuntime, card, write_bundle
-from worker.cli import main, models, runs
+from worker.cli import main, models, options, runs
 from worker.infer import exports
 from worker.record.database import Database
 from worker.record.training_runs import TrainingRuns
@@ -81,13 +82,19 @@ def test_a_bundle_comes_in_is_listed_shown_verified_and_goes_out(site: Path) -> 
     proof = lines(call(models.app, "verify", "mine", "--json"))[0]
     assert proof["ok"]
     assert [c["check"] for c in proof["checks"]] == ["files", "recipe", "fake (none)"]
-    assert "To serve it" in call(models.app, "import", "mine", "--name", "again").stdout
+    assert "hilum models add again" in call(models.app, "import", "mine", "--name", "again").stdout
     assert "restart the worker" in call(models.app, "import", "mine", "--name", "starter", "--replace").stdout
     call(models.app, "export", "mine", "--to", ".")
     assert (site / "mine-2.zip").is_file()
     assert "there already" in call(models.app, "export", "mine", "--to", ".", code=2).output
     call(models.app, "export", "mine", "--to", ".", "--replace")
     assert lines(call(models.app, "import", "mine-2.zip", "--json"))[0]["outcome"] == "same"
+
+
+def test_a_models_id_can_be_copied_from_a_narrow_terminal(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = lines(call(models.app, "list", "--json"))[0]["model_id"]
+    monkeypatch.setattr(options, "console", Console(width=60, force_terminal=True, color_system=None))
+    assert wanted in call(models.app, "list").stdout
 
 
 def test_verify_fails_by_its_exit_code_and_says_why(site: Path) -> None:
@@ -120,7 +127,7 @@ def test_what_is_not_there_or_unusable_is_told(site: Path) -> None:
     assert "cannot be read" in call(models.app, "show", "empty", code=1).output
     assert "--half is for" in call(models.app, "export", "starter", "--to", "x", "--half", code=2).output
     (site / "hilum.toml").write_text('[model]\nbundle = "gone"\n')
-    assert '[model] bundle = "gone" is not among them' in call(models.app, "list").output
+    assert '[model] bundle = "gone" is among them' in call(models.app, "list").output
 
 
 def test_words_of_a_card_are_neither_markup_nor_commands(site: Path) -> None:

@@ -95,7 +95,15 @@ def test_the_queue_shows_lines_backlogs_and_refusals_with_their_mend(record: Rec
     assert (shadow["line"], shadow["pending"], shadow["last_error"]) == (None, 3, "")
     assert (refusal["destination"], refusal["refused"], refusal["urgency"]) == ("pacs", 1, "STAT")
     words = " ".join(call(tmp_path, "report", "queue").split())
-    for told in ("open", "nothing", "30 min", "not yet served", "[there]", "hilum replay --state refused"):
+    trial = (now + timedelta(seconds=3000)).astimezone()
+    for told in (
+        f"down, tried again at {trial:%H:%M:%S}",
+        "nothing",
+        "30 min",
+        "not yet served",
+        "[there]",
+        "hilum replay --state refused",
+    ):
         assert told in words
     assert "\x1b[2J" not in words
 
@@ -113,6 +121,32 @@ def test_a_trial_that_is_overdue_is_told(record: Record, tmp_path: Path) -> None
     standing = Standing(destination="pacs", line=Line.OPEN, since=NOW, next_trial_at=NOW - timedelta(seconds=60))
     Destinations(record.database).note(standing)
     assert "does a worker deliver?" in " ".join(call(tmp_path, "report", "queue").split())
+
+
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        ({"line": Line.CLOSED}, "up"),
+        ({"line": Line.CLOSED, "failures": 1, "next_trial_at": NOW + timedelta(hours=1)}, "resting, tried again at "),
+        ({"line": Line.CLOSED, "failures": 1}, "being tried"),
+        ({"line": Line.OPEN, "failures": 4, "next_trial_at": NOW + timedelta(hours=1)}, "down, tried again at "),
+        ({"line": Line.HALF_OPEN, "failures": 4}, "being tried"),
+    ],
+)
+def test_how_a_destination_does_in_plain_words(
+    record: Record, tmp_path: Path, standing: dict[str, Any], told: str
+) -> None:
+    Destinations(record.database).note(Standing(destination="pacs", since=NOW, **standing))
+    words = call(tmp_path, "report", "queue")
+    line = next(line for line in words.splitlines() if line.split()[0] == "pacs")
+    assert told in line
+    assert "closed" not in words
+    assert "open" not in words
+
+
+def test_a_site_without_destinations_is_told_so(record: Record, tmp_path: Path) -> None:
+    (tmp_path / "hilum.toml").write_text(f'[database]\nurl = "{record.url}"\n')
+    assert "nobody is told" in call(tmp_path, "report", "queue")
 
 
 def test_times_by_destination_and_by_hour(record: Record, tmp_path: Path) -> None:
@@ -136,7 +170,8 @@ def test_replay_by_time_and_state(record: Record, tmp_path: Path) -> None:
     for study in range(4):
         film(record, study, NOW - timedelta(hours=study), took=2.0)
     until = (NOW - timedelta(hours=1, minutes=30)).strftime("%Y-%m-%dT%H:%M:%S")
-    assert call(tmp_path, "replay", "--until", until, "--state", "refused").startswith("0 flag(s)")
+    refused = ["replay", "--until", until, "--state", "refused", "--config", str(tmp_path / "hilum.toml")]
+    assert CliRunner().invoke(app, refused).exit_code == 1
     assert call(tmp_path, "replay", "--until", until, "--state", "sent").startswith("2 flag(s)")
     bare = CliRunner().invoke(app, ["replay", "--config", str(tmp_path / "hilum.toml")])
     assert bare.exit_code == 2

@@ -7,14 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from schemas.context import MessageId, SignedReport, Verdict
 from schemas.outcome import Audience
+from schemas.tables import Study
 from tests.unit.worklist.ward import PNEUMOTHORAX, Ward, read
 from worker.cli.main import app
 from worker.decide.routing import recipients
 from worker.record.context import Context
+from worker.record.database import Database
 
 runner = CliRunner()
 
@@ -40,13 +44,21 @@ def look(config: str, *arguments: str, code: int = 0) -> str:
     return result.output
 
 
-def test_what_the_model_said_and_what_the_report_said(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.cli.second_look.console._width", 200)
+def test_what_the_model_said_and_what_the_report_said(config: str) -> None:
     said = look(config)
     for words in ("A0000001", "P00001", "negative (negative.0)", "pneumothorax 0.91, threshold 0.62", "2.25.1"):
         assert words in said
     assert "not an all-clear" in said
     assert "normal" not in said
+
+
+def test_a_uid_is_whole_on_the_narrowest_terminal(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = "1.2.840.113619." + "9" * 49
+    database = Database(f"sqlite:///{Path(config).parent}/hilum.db")
+    database.write(lambda connection: connection.execute(update(Study).values(study_uid=uid)))
+    database.close()
+    monkeypatch.setattr("worker.cli.options.console", Console(width=40, force_terminal=True, color_system=None))
+    assert f"study   {uid}" in look(config).splitlines()[3]
 
 
 def test_for_programs(config: str) -> None:
@@ -63,5 +75,6 @@ def test_for_programs(config: str) -> None:
 def test_what_was_looked_at_is_off_the_list(config: str) -> None:
     assert "marked as seen" in look(config, "--done", "2.25.1")
     assert look(config, "--json") == ""
+    assert "no study is on the list" in look(config)
     assert "is not on the list" in look(config, "--done", "2.25.1", code=1)
     assert "is not on the list" in look(config, "--done", "[red]9.9", code=1)

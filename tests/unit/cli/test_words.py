@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from schemas.errors import ConfigurationError, RecordError
 from schemas.not_analysed import NotAnalysed
 from worker.cli import options, predict
-from worker.cli.options import clear_errors, plain
+from worker.cli.options import clear_errors, plain, print_table, say
 from worker.cli.predict import Scored
 from worker.cli.send import parse_peer
 
@@ -35,7 +36,7 @@ def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [Path("[/]"), Path("a\x1b[31m"), Path(os.fsdecode(b"\xff"))]
-    monkeypatch.setattr(predict, "console", Console(width=200))
+    monkeypatch.setattr(options, "console", Console(width=200))
     monkeypatch.setattr(
         predict, "_score_all", lambda *_: iter([Scored(name, None, NotAnalysed.UNREADABLE, "[x]") for name in names])
     )
@@ -44,6 +45,30 @@ def test_a_file_name_is_neither_markup_nor_a_command_to_the_terminal(
     assert "[/]" in out
     assert "[x]" in out
     assert "\x1b[31m" not in out
+
+
+UID = "1.2.840.113619." + "9" * 49  # 64 characters, as long as they come
+
+
+def test_no_table_cuts_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(console: Console) -> str:
+        table = Table("why", "study", "folder", box=None)
+        table.add_row("words " * 20, UID, "/srv/" + "x" * 90)
+        monkeypatch.setattr(options, "console", console)
+        print_table(table)
+        return capsys.readouterr().out
+
+    assert UID in printed(Console(width=80)).splitlines()[1]
+    on_terminal = printed(Console(width=80, force_terminal=True, color_system=None))
+    assert all(len(line) <= 80 for line in on_terminal.splitlines())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in on_terminal
+    assert on_terminal.count("9") == UID.count("9")
+
+
+def test_a_long_line_stays_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(options, "console", Console(width=40, force_terminal=True, color_system=None))
+    say(f"the flag of {UID} [is] out")
+    assert capsys.readouterr().out == f"the flag of {UID} [is] out\n"
 
 
 def test_lines_stay_lines() -> None:
