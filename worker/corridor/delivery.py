@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from schemas.errors import LeaseLost, PermanentFailure, RecordError, TransientFailure
 from schemas.flag import Receipt
@@ -22,6 +22,9 @@ from worker.record.outbox import Delivery, Outbox, Sent
 
 T = TypeVar("T")
 log = logging.getLogger("hilum.delivery")
+
+CUT_OFF: Final = "hilum was stopped while it was being sent; it is sent again when hilum is back"
+_TO_CLOSE: Final = 1.0  # seconds for the channels to close, and for what that cut off to be noted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +63,25 @@ class Courier:
         self._said: Standing | None = None  # what the record has of the breaker
         self._pace = rules.ahead  # seconds for a flag, as last seen
         self._stopping = threading.Event()
+        self._cut_off = False
         self._thread = threading.Thread(target=self._run, name=f"courier-{channel.name}", daemon=True)
 
     def start(self) -> None:
         """Start delivering."""
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Finish the delivery in hand and close the channel; what waits stays in the outbox."""
+    def end(self) -> None:
+        """Begin nothing more; what waits stays in the outbox. Returns at once."""
         self._stopping.set()
         self._news.ring()
+
+    def wait(self, timeout: float) -> None:
+        """Until the delivery in hand is finished, or for `timeout` seconds."""
         self._thread.join(timeout)
+
+    def close(self) -> None:
+        """Close the channel. A delivery that is still in hand is cut off, and stays in the outbox."""
+        self._cut_off = True
         self._channel.close()
 
     def _run(self) -> None:
@@ -139,6 +150,10 @@ class Courier:
             log.error("refused destination=%s delivery=%s error=%s", self._channel.name, delivery.id, error)
             self._breaker.answered(self._clock())
         except TransientFailure as error:
+            if self._cut_off:  # by us: it says nothing of the destination, and may have arrived
+                self._tell(lambda: self._outbox.retry(delivery.id, self._owner, CUT_OFF, self._clock()))
+                log.info("cut-off destination=%s delivery=%s", self._channel.name, delivery.id)
+                return None, 0.0
             # The destination rests, not the flag: when it is back, the most urgent goes first, not the oldest failure.
             words = str(error)
             rest = self._breaker.failed(words, self._clock())
@@ -187,3 +202,36 @@ class Courier:
             again_every=self._rules.look_every,
             stopping=self._stopping,
         )
+
+
+class Couriers:
+    """One for each destination; they begin and end together."""
+
+    def __init__(self, couriers: Sequence[Courier]) -> None:
+        self._couriers = tuple(couriers)
+
+    def start(self) -> None:
+        """Start delivering."""
+        for courier in self._couriers:
+            courier.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """`timeout` seconds for all the deliveries in hand together, however many destinations stall.
+
+        Then every channel is closed, side by side, because a channel may wait for its peer to agree; a second for that.
+        """
+        for courier in self._couriers:
+            courier.end()
+        self._wait(timeout)
+        closing = [threading.Thread(target=courier.close, daemon=True) for courier in self._couriers]
+        until = time.monotonic() + _TO_CLOSE
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._wait(until - time.monotonic())
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        for courier in self._couriers:
+            courier.wait(max(0.0, until - time.monotonic()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -7,13 +8,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
+import pytest
+
 from schemas.decision import Urgency
 from schemas.errors import PermanentFailure, RecordError, TransientFailure
 from schemas.flag import Flag, Receipt
 from schemas.identity import StudyContext
 from schemas.standing import Line, Standing
+from tests.waiting import eventually
 from worker.corridor.bell import Bell
-from worker.corridor.delivery import Courier, DeliveryRules
+from worker.corridor.delivery import Courier, Couriers, DeliveryRules
 from worker.record.destinations import Destinations
 from worker.record.outbox import Delivery, Sent
 
@@ -116,10 +120,30 @@ class Scripted:
         self.closed = True
 
 
-def deliver(
+class Stalled(Scripted):
+    """A channel whose peer says nothing: `send` takes until it is closed, and `close` until it may."""
+
+    def __init__(self, *, closes: bool = True) -> None:
+        super().__init__()
+        self.sending, self.let_go, self.may_close = threading.Event(), threading.Event(), threading.Event()
+        if closes:
+            self.may_close.set()
+
+    def send(self, flag: Flag) -> Receipt:
+        self.sending.set()
+        assert self.let_go.wait(30)
+        raise TransientFailure("the channel was closed")
+
+    def close(self) -> None:
+        assert self.may_close.wait(30)
+        super().close()
+        self.let_go.set()
+
+
+def courier(
     outbox: Any, channel: Scripted, *, heard: Heard | None = None, news: Bell | None = None, **rules: Any
-) -> list[tuple[str, int]]:
-    courier = Courier(
+) -> Courier:
+    return Courier(
         outbox=outbox,
         destinations=cast(Destinations, heard or Heard()),
         channel=channel,
@@ -128,9 +152,13 @@ def deliver(
         rules=DeliveryRules(**{"pause": 0.001, "look_every": 0.001, "attempts": 3, **rules}),
         clock=lambda: NOW,
     )
-    courier.start()
+
+
+def deliver(outbox: Any, channel: Scripted, **more: Any) -> list[tuple[str, int]]:
+    started = courier(outbox, channel, **more)
+    started.start()
     assert outbox.done.wait(10)
-    courier.stop()
+    Couriers([started]).stop()
     assert channel.closed
     return list(outbox.log)
 
@@ -234,3 +262,74 @@ def test_a_courier_that_cannot_say_how_it_does_delivers_all_the_same() -> None:
     heard = Heard(RecordError("away"))
     assert deliver(ListOutbox("1"), Scripted(), heard=heard) == [("sent", 0)]
     assert heard.lines == [(Line.CLOSED, 0)]
+
+
+def stop_stalled(*channels: Stalled) -> tuple[list[ListOutbox], list[Heard], float]:
+    """Couriers in the middle of a send, stopped; their records, and the seconds that it took."""
+    outboxes, said = [ListOutbox("1", "2") for _ in channels], [Heard() for _ in channels]
+    couriers = Couriers([courier(o, c, heard=h) for o, c, h in zip(outboxes, channels, said, strict=True)])
+    couriers.start()
+    for channel in channels:
+        assert channel.sending.wait(10)
+    began = time.monotonic()
+    couriers.stop(0.5)
+    return outboxes, said, time.monotonic() - began
+
+
+def test_however_many_destinations_stall_a_stop_waits_once() -> None:
+    channels = [Stalled() for _ in range(6)]
+    outboxes, _, took = stop_stalled(*channels)
+    assert 0.4 < took < 1.5
+    assert all(channel.closed for channel in channels)
+    assert [outbox.log for outbox in outboxes] == [[("retry", 0)]] * 6, "it may have arrived"
+
+
+def test_a_channel_that_does_not_close_holds_up_neither_the_stop_nor_the_others() -> None:
+    stubborn, other = Stalled(closes=False), Stalled()
+    outboxes, _, took = stop_stalled(stubborn, other)
+    assert took < 3
+    assert (stubborn.closed, other.closed) == (False, True)
+    assert [outbox.log for outbox in outboxes] == [[], [("retry", 0)]]
+    stubborn.may_close.set()
+    eventually(lambda: outboxes[0].log, 10, "what was in hand to be noted, late as it is")
+
+
+def test_that_we_were_stopped_is_no_failure_of_the_destination(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "hilum.delivery"):
+        _, (heard,), _ = stop_stalled(Stalled())
+    assert heard.lines == [(Line.CLOSED, 0)]
+    assert "cut-off destination=pacs" in caplog.text
+    assert max(record.levelno for record in caplog.records) == logging.INFO
+
+
+def test_what_the_destination_itself_fails_at_while_we_stop_is_its_failure(caplog: pytest.LogCaptureFixture) -> None:
+    outbox, heard, news, sending = ListOutbox("1"), Heard(), Bell(), threading.Event()
+
+    def fail() -> None:
+        sending.set()
+        news.wait(0, 10)  # a stop rings
+        raise TransientFailure("away")
+
+    leaving = courier(outbox, Scripted(fail), heard=heard, news=news)
+    leaving.start()
+    assert sending.wait(10)
+    Couriers([leaving]).stop()
+    assert outbox.log == [("retry", 0)]
+    assert heard.lines[-1] == (Line.CLOSED, 1)
+    assert "resting destination=pacs" in caplog.text
+
+
+def test_what_is_in_hand_is_finished_before_the_channel_is_closed() -> None:
+    outbox, channel, sending, closed = ListOutbox("1"), Scripted(), threading.Event(), []
+
+    def slowly() -> None:
+        sending.set()
+        time.sleep(0.2)
+        closed.append(channel.closed)
+
+    channel.script.append(slowly)
+    leaving = courier(outbox, channel)
+    leaving.start()
+    assert sending.wait(10)
+    Couriers([leaving]).stop()
+    assert (outbox.log, closed) == ([("sent", 0)], [False])
