@@ -153,57 +153,74 @@ def to_display(stored: StoredPixels, form: PixelFormat, how: Rendering) -> GrayI
     -------
         uint8 (Rows, Columns); 0 = black, 255 = white, whatever the Photometric Interpretation. Padding is black.
     """
-    table = lookup_table(stored, form, how)
+    return looked_up(lookup_table(stored, form, how), stored)
+
+
+def looked_up(table: NDArray[Any], stored: StoredPixels) -> NDArray[Any]:
+    """`table[stored]`, (Rows, Columns) of the table's type; `table` has an entry for every cell of Bits Allocated."""
     if stored.dtype == np.dtype(">u2"):
         stored, table = stored.view("<u2"), table.reshape(256, 256).T.ravel()  # swap the table, not the film
-    shown = np.empty(stored.shape, np.uint8)
+    found = np.empty(stored.shape, table.dtype)
     flat: NDArray[Any] = np.ascontiguousarray(stored).reshape(-1)
-    out = shown.reshape(-1)
+    out = found.reshape(-1)
     for at in range(0, flat.size, _CHUNK):
         # "clip" spares numpy a buffer; every cell is a valid index
         np.take(table, flat[at : at + _CHUNK], out=out[at : at + _CHUNK], mode="clip")
-    return shown
+    return found
 
 
-def lookup_table(stored: StoredPixels, form: PixelFormat, how: Rendering) -> NDArray[np.uint8]:
-    """Pixel cell -> shown grey, uint8 (2 ** Bits Allocated,)."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meaning:
+    """What pixel cells stand for. A pattern is the Bits Stored of a cell that count."""
+
+    pattern_of: NDArray[np.intp]  # cell -> pattern
+    values: Values  # pattern -> stored value
+    x: Values  # pattern -> output of the Modality LUT
+    padded: NDArray[np.bool_]  # pattern -> whether it is padding
+
+
+def meaning(form: PixelFormat, how: Rendering) -> Meaning:
+    """What every cell that Bits Allocated can hold stands for."""
     patterns = np.arange(1 << form.bits_stored, dtype=np.intp)
     cells = np.arange(1 << form.bits_allocated, dtype=np.intp)
-    pattern_of: NDArray[np.intp] = (cells >> (form.high_bit + 1 - form.bits_stored)) & (len(patterns) - 1)
     negative = (patterns >> (form.bits_stored - 1)) << form.bits_stored if form.signed else 0
     values: Values = (patterns - negative).astype(np.float64)
     padded = np.zeros(len(patterns), bool)
     if how.padding is not None:
         padded = (values >= how.padding[0]) & (values <= how.padding[1])
+    return Meaning(
+        pattern_of=(cells >> (form.high_bit + 1 - form.bits_stored)) & (len(patterns) - 1),
+        values=values,
+        x=how.modality_lut(values) if how.modality_lut else values * how.slope + how.intercept,
+        padded=padded,
+    )
 
-    x: Values = how.modality_lut(values) if how.modality_lut else values * how.slope + how.intercept
-    y: Values
-    if isinstance(how.voi, Lut):
-        y = np.clip(how.voi(x) / how.voi.full, 0, 1)
-    else:
-        y = (how.voi or _full_range(stored, form, pattern_of, x, padded))(x)
+
+def lookup_table(stored: StoredPixels, form: PixelFormat, how: Rendering) -> NDArray[np.uint8]:
+    """Pixel cell -> shown grey, uint8 (2 ** Bits Allocated,)."""
+    what = meaning(form, how)
+    voi = how.voi or full_range(stored, form, what)
+    y: Values = np.clip(voi(what.x) / voi.full, 0, 1) if isinstance(voi, Lut) else voi(what.x)
     shown = np.floor(255 * (1 - y if how.inverse else y) + 0.5).astype(np.uint8)
-    shown[padded] = 0
-    table: NDArray[np.uint8] = shown[pattern_of]
+    shown[what.padded] = 0
+    table: NDArray[np.uint8] = shown[what.pattern_of]
     return table
 
 
-def _full_range(
-    stored: StoredPixels, form: PixelFormat, pattern_of: NDArray[np.intp], x: Values, padded: NDArray[np.bool_]
-) -> Window:
+def full_range(stored: StoredPixels, form: PixelFormat, what: Meaning) -> Window:
     """No VOI LUT: the range of the film's own values, padding and the outermost thousandths aside.
 
     Eight bits are shown as they are, for they have been windowed before (PS3.3 C.11.2: identity).
     """
     if form.bits_stored <= 8:
-        low, high = x.min(), x.max()
+        low, high = what.x.min(), what.x.max()
     else:
         step = max(1, math.isqrt(stored.size // _SAMPLE))
         sample = np.ascontiguousarray(stored[::step, ::step]).astype(stored.dtype.newbyteorder("="), copy=False)
-        cells = np.bincount(sample.reshape(-1), minlength=len(pattern_of))
-        counts = np.bincount(pattern_of, weights=cells, minlength=len(x)) * ~padded
-        order = np.argsort(x, kind="stable")
+        cells = np.bincount(sample.reshape(-1), minlength=len(what.pattern_of))
+        counts = np.bincount(what.pattern_of, weights=cells, minlength=len(what.x)) * ~what.padded
+        order = np.argsort(what.x, kind="stable")
         share = np.cumsum(counts[order]) / max(1.0, counts.sum())
-        low, high = x[order[np.searchsorted(share, [_TAIL, 1 - _TAIL]).clip(0, len(x) - 1)]]
+        low, high = what.x[order[np.searchsorted(share, [_TAIL, 1 - _TAIL]).clip(0, len(order) - 1)]]
     width = max(float(high - low), math.ulp(0.0))
     return Window(center=float(low) + width / 2, width=width, function="LINEAR_EXACT")

@@ -9,9 +9,10 @@ from schemas.errors import NotAnalysable
 from schemas.gate import GateRules
 from schemas.identity import StudyContext
 from schemas.image import Film, FilmHeader
+from schemas.scanner import Scanner
 from worker.decode.display import rendering, to_display
 from worker.decode.gate import check_header, check_pixels, is_inverted
-from worker.decode.header import describe, open_source
+from worker.decode.header import Source, describe, open_source
 from worker.decode.pixels import stored_pixels
 
 
@@ -38,14 +39,33 @@ def read_film(path: Path, rules: GateRules) -> Film:
     Undecodable
         Not DICOM, truncated, no decoder. Permanent. A missing file or no permission stays an `OSError`.
     NotAnalysable
-        With the documented code of the first rule that the film fails.
+        With the documented code of the first rule that the film fails, and the scanner that its header names.
     """
     with path.open("rb") as file:
         source = open_source(file)
         header, context = describe(source)
-        check_header(header, rules)
-        stored, form = stored_pixels(source)
-        how = rendering(source)
+        try:
+            return _film(source, header, context, rules)
+        except NotAnalysable as error:
+            error.scanner = scanner_of(header)
+            raise
+
+
+def scanner_of(header: FilmHeader) -> Scanner:
+    """What the film was made with. A depth that no film has counts as not said."""
+    bits = header.bits_stored
+    return Scanner(
+        manufacturer=header.manufacturer,
+        model=header.model_name,
+        view=header.view_position,
+        bits_stored=bits if bits is not None and 1 <= bits <= 64 else None,
+    )
+
+
+def _film(source: Source, header: FilmHeader, context: StudyContext, rules: GateRules) -> Film:
+    check_header(header, rules)
+    stored, form = stored_pixels(source)
+    how = rendering(source)
     remarks = ["for-processing"] if header.presentation_intent == "FOR PROCESSING" else []
     shown = to_display(stored, form, how)
     try:

@@ -73,7 +73,7 @@ _OTHERS: Final = (
     *("ContentDate", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "PresentationLUTShape", "RescaleSlope", "RescaleIntercept"),
     *("ModalityLUTSequence", "VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"),
 )
 _WANTED: Final = [tag_for_keyword(k) or 0 for k in (*_CONTEXT.values(), *_TEXTS.values(), *_OTHERS)]
 _PIXEL_DATA: Final = 0x7FE00010

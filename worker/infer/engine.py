@@ -98,6 +98,11 @@ class Engine:
             lane.start()
 
     @property
+    def model_id(self) -> str:
+        """Content address of the bundle that is served."""
+        return self._model_id
+
+    @property
     def counts(self) -> EngineCounts:
         """A snapshot."""
         with self._changed:
