@@ -14,8 +14,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # What the tests need of Debian: test peers and a browser.
 APT := dcmtk orthanc dicom3tools postgresql chromium openssl fonts-dejavu-core
 
-# A FHIR server that nobody here wrote, for the tests.
-FHIR := tests/fhir_server/node_modules
+# A FHIR server and an OpenID provider that nobody here wrote, for the tests.
+PEERS := tests/fhir_server/node_modules tests/oidc_provider/node_modules
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -23,7 +23,7 @@ help: ## list the targets
 run: $(VENV)/.run ## start hilum with a built-in PACS and a few phantom studies (Ctrl-C ends it)
 	@exec $(BIN)/hilum demo
 
-test: $(VENV)/.dev apt $(FHIR) ## everything the tests need, then linters, types, walls and all tests
+test: $(VENV)/.dev apt $(PEERS) ## everything the tests need, then linters, types, walls and all tests
 	@failed=; \
 	$(MAKE) lint || failed="linters"; \
 	$(BIN)/python -m pytest || failed="$$failed tests"; \
@@ -99,9 +99,9 @@ $(BIN)/python:
 	"$$python" -m venv $(VENV)
 
 # Node.js comes with requirements-dev.lock; `npm ci` installs what the lock file names, by its hashes.
-$(FHIR): tests/fhir_server/package-lock.json | $(VENV)/.dev
-	@echo "installing the FHIR server of the tests into $@"
-	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix tests/fhir_server --no-audit --no-fund --silent
+$(PEERS): %/node_modules: %/package-lock.json | $(VENV)/.dev
+	@echo "installing a server of the tests into $@"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $* --no-audit --no-fund --silent
 	@touch $@
 
 # Stamps: an environment is touched again only when its lock has changed.

@@ -84,11 +84,7 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["labels"] = tuple(Label(x) for x in raw["labels"])
-        raw["limits"] = tuple(raw.get("limits", ()))
-        raw["calibration"] = {k: Calibration(**v) for k, v in raw["calibration"].items()}
-        card = ModelCard(**raw)
+        card = card_from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BundleInvalid(f"{path}: cannot be read ({error.strerror}); is this a model bundle?") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -98,6 +94,18 @@ def read_card(folder: Path) -> ModelCard:
     if card.labels != LABELS:
         raise BundleInvalid(f"{path}: labels are not the 15 of NIH in the order of schemas.findings.LABELS")
     return card
+
+
+def card_from_json(raw: Mapping[str, Any]) -> ModelCard:
+    """Back from JSON. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for what is no card's."""
+    return ModelCard(
+        **{
+            **raw,
+            "labels": tuple(Label(x) for x in raw["labels"]),
+            "limits": tuple(raw.get("limits", ())),
+            "calibration": {k: Calibration(**v) for k, v in raw["calibration"].items()},
+        }
+    )
 
 
 def _wrong(card: ModelCard) -> list[str]:

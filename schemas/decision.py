@@ -46,6 +46,7 @@ class Policy:
     )
     binary: Rule | None = None  # urgency for "any finding" on its own; None: stored and silent
     on_disagreement: Literal["flag", "hold"] = "flag"  # labels-only: raise all the same, or keep silent
+    budget: float | None = None  # flags an hour that readers can take: a line to plan by, nothing is held back for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,7 @@ class Decision:
     reasons: tuple[Reason, ...]
     consistency: Consistency
     thresholds: Mapping[str, float] = field(default_factory=dict)  # every threshold that was looked at
+    policy: int = 0  # number of the policy that said so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,7 @@ HilumError
 from __future__ import annotations
 
 from schemas.not_analysed import NotAnalysed
+from schemas.scanner import Scanner
 
 
 class HilumError(Exception):
@@ -83,6 +84,7 @@ class NotAnalysable(HilumError):
         super().__init__(f"{code.value}: {detail}" if detail else code.value)
         self.code = code
         self.detail = detail
+        self.scanner: Scanner | None = None  # where the film's header could be read
 
 
 class Undecodable(NotAnalysable):

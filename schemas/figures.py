@@ -29,7 +29,11 @@ class Figure:
 
 def figure_in(metrics: Mapping[str, Any], *path: str) -> Figure | None:
     """The figure at `path` of a card's metrics on the test films; None where an older card has none."""
-    at: Any = metrics.get("test", metrics)
+    return figure_at(metrics.get("test", metrics), *path)
+
+
+def figure_at(at: Any, *path: str) -> Figure | None:
+    """The figure at `path` of whatever part of a card."""
     for key in path:
         at = at.get(key) if isinstance(at, Mapping) else None
     if isinstance(at, Mapping):

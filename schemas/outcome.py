@@ -11,6 +11,7 @@ from schemas.decision import Decision, Urgency
 from schemas.flag import Withdrawal
 from schemas.not_analysed import NotAnalysed
 from schemas.prediction import Prediction
+from schemas.scanner import Scanner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +21,7 @@ class Read:
     prediction: Prediction
     decision: Decision
     remarks: tuple[str, ...] = ()
+    scanner: Scanner | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class NotRead:
 
     code: NotAnalysed
     detail: str = ""
+    scanner: Scanner | None = None  # None: its header could not be read either
 
 
 FilmOutcome: TypeAlias = Read | NotRead

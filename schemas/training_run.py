@@ -21,6 +21,8 @@ ATTEMPTS: Final = 3  # a run that outlives so many trainers is set aside as fail
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of a run and its bundle: it becomes a folder's name
 LONGEST: Final = 2000  # characters of an error's words
 ENTRIES: Final = 2000  # of a history
+CURVES: Final = 64  # stages of a run whose histories are kept
+LOGGED: Final = 6000  # characters of the log's end
 
 
 class RunState(StrEnum):
@@ -51,6 +53,28 @@ def before(state: RunState) -> tuple[RunState, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """How one stage went."""
+
+    task: str  # "multilabel", "binary"
+    stage: str
+    epochs: tuple[Mapping[str, Any], ...] = ()  # "epoch", "loss", "auroc", "minutes", ...: numbers and words by name
+
+    @classmethod
+    def of(cls, raw: Mapping[Any, Any]) -> Curve:
+        """From JSON that another process wrote."""
+        return cls(
+            task=words_of(raw.get("task"), 200),
+            stage=words_of(raw.get("stage"), 200),
+            epochs=_entries(raw.get("epochs")),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What `of` takes back."""
+        return {"task": self.task, "stage": self.stage, "epochs": [dict(entry) for entry in self.epochs]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
     """How far a run is. None and "" stand for what is not known (yet)."""
 
@@ -65,14 +89,16 @@ class Progress:
     loss: float | None = None
     auroc: float | None = None  # macro, on validation films
     history: tuple[Mapping[str, Any], ...] = ()  # of the stage, one for each epoch: numbers and words by name
+    curves: tuple[Curve, ...] = ()  # of every stage so far
+    log: str = ""  # its end
 
     @classmethod
     def of(cls, raw: object) -> Progress:
         """From JSON that another process wrote: what is not of its kind, or not finite, is left out."""
         if not isinstance(raw, Mapping):
             return cls()
-        history = raw.get("history")
-        entries = [entry for entry in history if isinstance(entry, Mapping)] if isinstance(history, list) else []
+        curves = raw.get("curves")
+        stages = [curve for curve in curves if isinstance(curve, Mapping)] if isinstance(curves, list) else []
         return cls(
             task=words_of(raw.get("task"), 200),
             stage=words_of(raw.get("stage"), 200),
@@ -84,13 +110,16 @@ class Progress:
             seconds_left=_number(raw.get("seconds_left")),
             loss=_number(raw.get("loss")),
             auroc=_number(raw.get("auroc")),
-            history=tuple(_entry(entry) for entry in entries[-ENTRIES:]),
+            history=_entries(raw.get("history")),
+            curves=tuple(Curve.of(curve) for curve in stages[-CURVES:]),
+            log=words_of(raw.get("log"), LOGGED),
         )
 
     def to_json(self) -> dict[str, Any]:
         """What `of` takes back, fit for a column of any database."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        return plain | {"history": [dict(entry) for entry in self.history]}
+        curves = [curve.to_json() for curve in self.curves]
+        return plain | {"history": [dict(entry) for entry in self.history], "curves": curves}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +167,36 @@ class TrainingRun:
         return plain | {"progress": self.progress.to_json(), "state": self.state.value}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retraining:
+    """An entry of the calendar: a run that is asked for again and again."""
+
+    id: int
+    name: str  # its runs are called so, with their date
+    cron: str  # minute, hour, day of the month, month, weekday; UTC
+    preset: str
+    description: str  # TOML that is laid over the preset; "": nothing is
+    data: str
+    made_by: str
+    made_at: datetime
+    next_at: datetime
+    last_run: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: times in ISO 8601."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {"made_at": self.made_at.isoformat(), "next_at": self.next_at.isoformat()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownTrainer:
+    """A trainer that said that it is there."""
+
+    name: str  # host/process
+    presets: Mapping[str, str]  # that it knows: name → what it is for
+    seen_at: datetime
+
+
 def words_of(raw: object, longest: int = LONGEST) -> str:
     """Text that every database takes and no terminal obeys: one printable line or more, cut at `longest`."""
     if isinstance(raw, bool) or not isinstance(raw, str | int | float):
@@ -158,6 +217,11 @@ def _number(raw: object) -> float | None:
 def _count(raw: object) -> int | None:
     number = _number(raw)
     return None if number is None or number < 0 else int(number)
+
+
+def _entries(raw: object) -> tuple[dict[str, Any], ...]:
+    entries = [entry for entry in raw if isinstance(entry, Mapping)] if isinstance(raw, list) else []
+    return tuple(_entry(entry) for entry in entries[-ENTRIES:])
 
 
 def _entry(raw: Mapping[Any, Any]) -> dict[str, Any]:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Final
 
 import keras
 import numpy as np
 
 from schemas.card import ModelCard, read_card
 from schemas.errors import BundleInvalid
-from training.description import Task
+from training.description import PACKAGED, Task
 from training.network import Weights, load_weights
-
-PACKAGED: Final = Path(str(resources.files("worker"))) / "models"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

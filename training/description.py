@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, LABELS, Label
 
+PACKAGED: Final = Path(str(resources.files("worker"))) / "models"  # the bundles that come with hilum
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -187,7 +189,7 @@ def presets() -> dict[str, str]:
     return {name.removesuffix(".toml"): line.removeprefix("#").strip() for name, line in first.items()}
 
 
-def read(source: str, **over: Any) -> Run:
+def read(source: str, /, **over: Any) -> Run:
     """A preset by its name, or a TOML file by its path; `over` is laid on top, section by section.
 
     Raises

@@ -18,6 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from schemas.errors import ConfigurationError, LeaseLost, RecordError
+from schemas.registry import ModelState
+from schemas.tables import ModelRow, TrainerRow, TrainingReportRow
 from schemas.tables import TrainingRunRow as Row
 from schemas.training_run import ATTEMPTS, FINISHED, Progress, RunState, TrainingRun, before, words_of
 
@@ -25,6 +27,7 @@ T = TypeVar("T")
 
 BUSY_SECONDS: Final = 30.0  # how long a writer waits for writers of other processes (SQLite)
 TRIES: Final = 8
+FORGET: Final = timedelta(days=1)  # trainers that were not heard of for so long
 # SQLSTATE: serialization failure, deadlock, lock not available
 _AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 
@@ -155,6 +158,11 @@ class Runs:
 
         return self._run(work)
 
+    def live(self) -> str | None:
+        """Id of the model that reads, by the worker's registry; None: nothing has read yet."""
+        statement = select(ModelRow.model_id).where(ModelRow.state == ModelState.LIVE.value)
+        return self._run(lambda connection: connection.execute(statement).scalar_one_or_none())
+
     def describe(self, run: Claimed, *, folder: str, description: str) -> None:
         """Write down where it runs and the locked description. Raises `LeaseLost`."""
         self._move(_MINE.values(folder=folder, description=description, **_CHANGED), run)
@@ -174,9 +182,17 @@ class Runs:
             raise LeaseLost(f"training run {run.id}")
         return bool(asked)
 
-    def finish(self, run: Claimed, result: Mapping[str, Any], now: datetime) -> None:
-        """It is done. Raises `LeaseLost`."""
-        self._conclude(run, RunState.DONE, now, result=dict(result))
+    def finish(self, run: Claimed, result: Mapping[str, Any], now: datetime, report: str = "") -> None:
+        """It is done; `report`: its page, for whoever does not see its folder. Raises `LeaseLost`."""
+        kept = sa.insert(TrainingReportRow).values(run_id=run.id, html=report.replace("\0", ""))
+
+        def work(connection: Connection) -> None:
+            values = {"state": RunState.DONE.value, "finished_at": now, "result": dict(result)}
+            _move(connection, _MINE.values(**values, **_NO_LEASE, **_CHANGED), run)
+            if report:
+                connection.execute(kept)
+
+        self._run(work)
 
     def fail(self, run: Claimed, error: str, now: datetime) -> None:
         """It failed, and why. Raises `LeaseLost`."""
@@ -212,6 +228,20 @@ class Runs:
 
         return self._run(work)
 
+    def here(self, trainer: str, presets: Mapping[str, str], now: datetime) -> None:
+        """Say that a trainer is there, and which presets it knows; whoever has been silent for long is forgotten."""
+        gone = (TrainerRow.name == trainer) | (TrainerRow.seen_at < now - FORGET)
+
+        def work(connection: Connection) -> None:
+            connection.execute(sa.delete(TrainerRow).where(gone))
+            connection.execute(sa.insert(TrainerRow).values(name=trainer, presets=dict(presets), seen_at=now))
+
+        self._run(work)
+
+    def left(self, trainer: str) -> None:
+        """A trainer ends."""
+        self._run(lambda connection: connection.execute(sa.delete(TrainerRow).where(TrainerRow.name == trainer)))
+
     def show(self, run: int) -> TrainingRun:
         """One run. Raises `RecordError` when it is not known."""
         row = self._run(lambda connection: connection.execute(select(Row).where(Row.id == run)).one_or_none())
@@ -227,11 +257,7 @@ class Runs:
         self._move(_MINE.values(state=state.value, finished_at=now, **values, **_NO_LEASE, **_CHANGED), run)
 
     def _move(self, statement: Any, run: Claimed, **values: Any) -> None:
-        def work(connection: Connection) -> None:
-            if connection.execute(statement, {**_key(run), **values}).rowcount != 1:
-                raise LeaseLost(f"training run {run.id}")
-
-        self._run(work)
+        self._run(lambda connection: _move(connection, statement, run, **values))
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         """One transaction, again when the database asks for that. Raises `RecordError`."""
@@ -246,6 +272,11 @@ class Runs:
             except SQLAlchemyError as error:
                 raise RecordError(f"database: {type(error).__name__}") from error
         raise AssertionError("unreachable")
+
+
+def _move(connection: Connection, statement: Any, run: Claimed, **values: Any) -> None:
+    if connection.execute(statement, {**_key(run), **values}).rowcount != 1:
+        raise LeaseLost(f"training run {run.id}")
 
 
 def _claim(connection: Connection, run: int, trainer: str, lease: timedelta, now: datetime) -> Claimed:

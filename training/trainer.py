@@ -21,8 +21,10 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
@@ -32,7 +34,7 @@ import typer
 from schemas.card import model_id, read_card
 from schemas.errors import ConfigurationError, HilumError, LeaseLost, ModelError, RecordError
 from schemas.figures import binary_auroc, macro_auroc
-from schemas.training_run import NAME, Progress, RunState, words_of
+from schemas.training_run import LOGGED, NAME, Curve, Progress, RunState, words_of
 from training import description
 from training.runs import Claimed, Runs
 from training.whole_file import write_whole
@@ -41,11 +43,16 @@ LEASE: Final = timedelta(seconds=60)
 BEAT: Final = 1.0  # seconds between two looks at the child; the row is written no more often
 GRACE: Final = 30.0  # seconds that a child has to stop in; well within the lease
 IDLE: Final = 2.0  # seconds between two looks for a requested run
+STORE: Final = Path("var/models")  # of the site's bundles, as `hilum train` has it
 LOCK: Final = "lock"  # files of a run's folder
 DESCRIPTION: Final = "run.toml"
 PROGRESS: Final = "progress.json"
+HISTORY: Final = "history.json"  # of each stage, in a folder of its own
 LOG: Final = "train.log"
-LARGEST: Final = 4 << 20  # bytes of a progress file
+REPORT: Final = "report.html"
+LARGEST: Final = 4 << 20  # bytes of a progress file, and of a history
+LARGEST_REPORT: Final = 32 << 20  # bytes; a longer one stays where it is
+HELLO: Final = timedelta(seconds=15)  # how often a trainer says that it is there
 TAIL: Final = 64 << 10  # bytes of the log in which the last words are looked for
 ERROR: Final = re.compile(r"\Ahilum( train)?: ")  # how our commands begin an error's message
 CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what a terminal would obey
@@ -63,6 +70,19 @@ def child_command(folder: Path, data: Path) -> list[str]:
     """
     options = (f"--run-folder={folder}", f"--data={data}", f"--preset={folder / DESCRIPTION}")
     return [sys.executable, "-m", "training", "--held", *options]
+
+
+def rival(live: str | None, store: Path = STORE) -> list[str]:
+    """The option by which a run is measured against the live model on its own test films, where that is here too.
+
+    A candidate is promoted when it is no worse on the same films: without this nobody knows.
+    """
+    for folder in (*store.glob("*"), *description.PACKAGED.glob("*")) if live else ():
+        with suppress(ModelError):
+            if model_id(read_card(folder)) == live:
+                return [f"--against={folder.resolve()}"]
+    log.warning("no-rival live=%s mend=copy-its-bundle-into-%s", live, store)
+    return []
 
 
 def now() -> datetime:
@@ -104,6 +124,7 @@ class Trainer:
         self._lease = lease
         self._beat, self._grace, self._idle = beat, grace, idle
         self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self._greeted: datetime | None = None
 
     def work(self, *, once: bool = False) -> None:
         """Carry out runs until told to stop; `once`: what waits now, then return.
@@ -112,6 +133,7 @@ class Trainer:
         """
         while not self._stopping():
             try:
+                self._greet()
                 rescued = self._runs.rescue(self._clock())
                 run = self._runs.claim(self.name, self._lease, self._clock())
             except RecordError as error:
@@ -128,6 +150,13 @@ class Trainer:
                 return
             else:
                 self._wait()
+
+    def _greet(self) -> None:
+        """Say that this trainer is there, from time to time. Raises `RecordError`."""
+        at = self._clock()
+        if self._greeted is None or at - self._greeted >= HELLO:
+            self._runs.here(self.name, description.presets(), at)
+            self._greeted = at
 
     def carry_out(self, run: Claimed) -> RunState | None:
         """One run, to its end; the state it is left in, None when it became somebody else's."""
@@ -166,9 +195,16 @@ class Trainer:
         self._insist(lambda: self._runs.describe(run, folder=str(folder), description=locked))
         return folder
 
+    def _live(self) -> str | None:
+        try:
+            return self._runs.live()
+        except RecordError as error:  # the run can be measured against it later
+            log.warning("live-model-unknown error=%s", error)
+            return None
+
     def _watch(self, run: Claimed, folder: Path, lock: int) -> RunState:
         """The child, from start to end."""
-        command = self._command(folder, Path(run.data).resolve())
+        command = [*self._command(folder, Path(run.data).resolve()), *rival(self._live())]
         began = (folder / LOG).stat().st_size if (folder / LOG).exists() else 0
         relay = Relay(self._runs, run, folder, clock=self._clock, lease=self._lease)
         with _child(command, folder, lock, self._grace) as child:
@@ -177,6 +213,8 @@ class Trainer:
                     _stop(child, self._grace)
                     self._insist(lambda: self._runs.give_back(run))
                     return RunState.REQUESTED
+                with suppress(RecordError):  # `relay` says so
+                    self._greet()
                 if relay.cancel_asked():
                     _stop(child, self._grace)
                     relay.last()
@@ -191,7 +229,7 @@ class Trainer:
             result = result_of(folder)
         except ModelError as error:
             return self._fail(run, f"training ended without a usable bundle: {error}")
-        self._insist(lambda: self._runs.finish(run, result, self._clock()))
+        self._insist(lambda: self._runs.finish(run, result, self._clock(), report_of(folder)))
         return RunState.DONE
 
     def _fail(self, run: Claimed, words: str) -> RunState:
@@ -222,7 +260,7 @@ class Relay:
     """From the child's progress file to the row, and back: whether somebody wants it to stop."""
 
     def __init__(self, runs: Runs, run: Claimed, folder: Path, *, clock: Clock, lease: timedelta) -> None:
-        self._runs, self._run, self._path = runs, run, folder / PROGRESS
+        self._runs, self._run, self._folder = runs, run, folder
         self._clock, self._lease = clock, lease
         self._told: Progress | None = None
         self._alive = clock()
@@ -245,7 +283,7 @@ class Relay:
 
     def _tell(self) -> None:
         at = self._clock()
-        news = read_progress(self._path)
+        news = read_progress(self._folder)
         if news is not None and news != self._told:
             self._runs.progress(self._run, news, self._lease, at)
             self._told, self._alive = news, at
@@ -254,21 +292,59 @@ class Relay:
             self._alive = at
 
 
-def read_progress(path: Path) -> Progress | None:
-    """What a child wrote of itself; None when there is nothing (yet) that can be understood."""
+def read_progress(folder: Path) -> Progress | None:
+    """What a child wrote of itself, and the end of its log; None when there is nothing (yet) that can be understood."""
+    said, logged = _json(folder / PROGRESS), log_end(folder / LOG)
+    if said is None and not logged:
+        return None
+    return replace(Progress.of(said), curves=curves_of(folder), log=logged)
+
+
+def curves_of(folder: Path) -> tuple[Curve, ...]:
+    """How every stage of a run went so far, in the order in which they are trained.
+
+    Each stage rewrites its own history after every epoch, so that nothing is lost when the run goes on elsewhere.
+    """
     try:
-        if path.stat().st_size > LARGEST:
-            return None
-        return Progress.of(json.loads(path.read_text(encoding="utf-8")))
+        planned = tomllib.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    stages = ((task, str(stage["name"])) for task in ("multilabel", "binary") for stage in planned.get(task, ()))
+    found = ((task, stage, _json(folder / task / stage / HISTORY)) for task, stage in stages)
+    return tuple(Curve.of({"task": task, "stage": stage, "epochs": said}) for task, stage, said in found if said)
+
+
+def _json(path: Path) -> Any:
+    """None when there is none (yet) that can be understood."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def log_end(path: Path) -> str:
+    """Its last lines, as many as are shown; "" where there are none."""
+    try:
+        text = words_of("\n".join(_lines(path, 0)), TAIL)
+    except OSError:
+        return ""
+    return text if len(text) <= LOGGED else text[-LOGGED:].partition("\n")[2]
+
+
+def report_of(folder: Path) -> str:
+    """The page that training left, to be shown where its folder is not seen; "" where there is none."""
+    path = folder / REPORT
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= LARGEST_REPORT else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def result_of(folder: Path) -> dict[str, Any]:
     """What a finished run is remembered by, from its bundle's card. Raises `BundleInvalid`."""
     card = read_card(folder / "bundle")
     macro, binary = macro_auroc(card), binary_auroc(card)
-    report = folder / "report.html"
+    report = folder / REPORT
     return {
         "bundle": str(folder / "bundle"),
         "model_id": model_id(card),
@@ -282,18 +358,23 @@ def result_of(folder: Path) -> dict[str, Any]:
 
 def last_words(path: Path, began: int, status: int) -> str:
     """Why a child ended, from the log that it wrote since byte `began`: its error message, else its last line."""
-    with path.open("rb") as file:
-        file.seek(max(began, path.stat().st_size - TAIL))
-        text = CONTROL.sub("", file.read().decode("utf-8", "replace"))
-    # A progress line is written over itself: what counts is what was left standing.
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    lines = [line for line in lines if line]
+    lines = _lines(path, began)
     errors = [i for i, line in enumerate(lines) if ERROR.match(line)]
     said = ERROR.sub("", "\n".join(lines[errors[-1] :])) if errors else (lines[-1] if lines else "")
     if status < 0:
         cause = "; the machine ran out of memory?" if -status == signal.SIGKILL else ""
         said = f"killed by {_signal_name(-status)}{cause}" + (f" (its last line: {said})" if said else "")
     return words_of(said) or f"ended with status {status} and without a word; see {path}"
+
+
+def _lines(path: Path, began: int) -> list[str]:
+    """What a terminal would show of a log since byte `began`, its last `TAIL` bytes at most. Raises `OSError`."""
+    with path.open("rb") as file:
+        file.seek(max(began, path.stat().st_size - TAIL))
+        text = CONTROL.sub("", file.read().decode("utf-8", "replace"))
+    # A progress line is written over itself: what counts is what was left standing.
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    return [line for line in lines if line]
 
 
 @contextmanager
@@ -392,7 +473,7 @@ def recorded(
             end(lambda: runs.fail(run, words, clock()))
             raise
         else:
-            end(lambda: runs.finish(run, result, clock()))
+            end(lambda: runs.finish(run, result, clock(), report_of(folder)))
         finally:
             runs.close()
 
@@ -407,14 +488,18 @@ def user() -> str:
 
 def _described(run: Claimed, folder: Path) -> description.Run:
     """The run's description, looked up or read, under the name that was asked for. Raises `ConfigurationError`."""
-    if run.description:  # in full, or locked by an earlier attempt
+    if run.description and (not run.preset or run.folder):  # in full, or locked by an earlier attempt
         requested = folder / "requested.toml"
         write_whole(requested, run.description)
         return description.read(str(requested), name=run.name)
     presets = description.presets()
     if run.preset not in presets:  # `read` would take it for a file's name
         raise ConfigurationError(f"preset {run.preset!r} is not known; there are: {', '.join(presets) or 'none'}")
-    return description.read(run.preset, name=run.name)
+    try:
+        over = tomllib.loads(run.description)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"description: not TOML: {error}") from error
+    return description.read(run.preset, **{**over, "name": run.name})
 
 
 @contextmanager
@@ -499,7 +584,10 @@ def trainer(
     try:
         queue = Runs(database)
         queue.check()
-        Trainer(queue, runs, stopping=lambda: stop.asked).work(once=once)
+        worker = Trainer(queue, runs, stopping=lambda: stop.asked)
+        worker.work(once=once)
+        with suppress(RecordError):  # then it is forgotten after a while
+            queue.left(worker.name)
     except HilumError as error:
         typer.echo(f"hilum: {words_of(str(error))}", err=True)
         raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1) from error

@@ -1,64 +1,31 @@
-"""The only place that names concrete classes: from settings to a running worker."""
+"""The only place that names concrete classes: from settings to a running worker.
+
+`worker.channels` and `worker.doors` are parts of it. What only one role needs is imported where that role is taken up:
+a process that delivers need not load what draws the page, and a command that looks at the record neither.
+"""
 
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from importlib import resources
-from ipaddress import ip_address
-from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, Protocol
 
-import uvicorn
-
-from schemas.errors import ConfigurationError, NotAnalysable, SpoolError
+from schemas.errors import NotAnalysable, SpoolError
 from schemas.identity import InstanceRef
 from schemas.image import GrayImage
-from schemas.outcome import ModelRef, Route
-from worker.corridor import owner
+from schemas.outcome import Route
+from worker.channels import asked_to_commit, channel, delivery_rules, mail_of, warm_up
+from worker.corridor import delivery, owner
 from worker.corridor.bell import Bell
-from worker.corridor.context import Hearing
-from worker.corridor.delivery import Courier, DeliveryRules
-from worker.corridor.intake import Intake
-from worker.corridor.reading import Reading, ReadingRules
-from worker.decide.policy import thresholds
 from worker.decide.routing import recipients
-from worker.decode.film import read_film
-from worker.decode.selftest import usable_transfer_syntaxes
-from worker.infer.bundle import Bundle, open_bundle
-from worker.infer.choose import choose_runtime, load_runtime
-from worker.infer.engine import Engine
-from worker.notify import commitment
-from worker.notify.association import Peer
-from worker.notify.dicom_sc import DicomSc, FilmOf
-from worker.notify.dicom_sr import DicomSr
-from worker.notify.dicom_ups import DicomUps
-from worker.notify.email import Mail, MailServer
-from worker.notify.fhir_channel import Fhir
-from worker.notify.hl7_messages import Envelope
-from worker.notify.hl7_order import Hl7Order
-from worker.notify.hl7_oru import Hl7Oru
-from worker.notify.mllp import MllpPeer
-from worker.notify.network import tls_context
-from worker.notify.oauth import Access, ClientCredentials, GivenToken
-from worker.notify.paper import Paper
-from worker.notify.uids import derive_uid
-from worker.notify.webhook import Webhook, signing_key
-from worker.ports import Channel, Runtime
-from worker.receive import commitment_scp
-from worker.receive.access import Caller, LocalAE
-from worker.receive.hl7_content import Rules
-from worker.receive.hl7_listener import Hl7Listener, Hl7ListenerConfig, tls_server
-from worker.receive.listener import ExtraHandler, Listener, ListenerConfig
-from worker.receive.report_verdict import VerdictRules
+from worker.doors import dicom_windows, hl7_config, hl7_rules, listener_config, step_handlers
+from worker.reading_room import NOBODY_READS, Means, ReadingRoom, engine, model_notices, models_desk
+from worker.reading_room import open_live as bundle
 from worker.record.context import Context
 from worker.record.database import Database
 from worker.record.destinations import Destinations
@@ -67,33 +34,24 @@ from worker.record.jobs import Jobs
 from worker.record.kept import Kept
 from worker.record.outbox import Outbox
 from worker.record.reading_list import ReadingList
+from worker.record.readings import Readings
 from worker.record.rejections import Rejections
 from worker.record.studies import Studies
 from worker.record.worklist import Worklist
-from worker.settings import (
-    Alarms,
-    Destination,
-    DicomDestination,
-    FhirDestination,
-    Hl7Destination,
-    OrderDestination,
-    OruDestination,
-    PaperDestination,
-    ScDestination,
-    Settings,
-    SrDestination,
-    UpsDestination,
-    WebhookDestination,
-    phrase,
-)
+from worker.settings import Settings
 from worker.spool.local import LocalSpool
-from worker.tensor import recipe
-from worker.upkeep import alarm, digest, finalise, rescue, retention
-from worker.upkeep.calendar import Calendar, Duty
-from worker.worklist.mwl_scp import modality_worklist
-from worker.worklist.ups_scp import UpsWindow
-from worker.worklist.web.app import create_app
-from worker.worklist.window import Window
+from worker.upkeep import rescue
+
+if TYPE_CHECKING:
+    from worker.notify import commitment
+    from worker.receive.commitment_scp import CommitmentScp
+    from worker.receive.hl7_listener import Hl7Listener
+    from worker.receive.listener import ExtraHandler, Listener
+    from worker.upkeep.calendar import Duty
+    from worker.worklist.web.server import WebServer
+
+# What the commands ask for, wherever on the roof it is made.
+__all__ = ["Role", "Worker", "bundle", "channel", "database", "dicom_windows", "engine", "now", "route"]
 
 log = logging.getLogger("hilum.serve")
 
@@ -108,6 +66,14 @@ class Role(StrEnum):
     UPKEEP = "upkeep"
 
 
+class Part(Protocol):
+    """What runs between `start` and `stop`."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 def now() -> datetime:
     """The clock that is passed in everywhere."""
     return datetime.now(UTC)
@@ -118,305 +84,9 @@ def database(settings: Settings) -> Database:
     return Database(settings.database.url)
 
 
-def bundle(settings: Settings) -> Bundle:
-    """The configured bundle, hashes and recipe verified. Raises `ModelError`."""
-    packaged = Path(str(resources.files("worker"))) / "models"
-    return open_bundle(settings.model.bundle, [settings.model.store, packaged], recipe.fingerprint)
-
-
-def engine(settings: Settings, model: Bundle) -> Engine:
-    """Both models loaded and proven by the golden vectors. Raises `ModelError`."""
-
-    def load(name: str) -> Runtime:
-        return load_runtime(name, model, threads=settings.model.threads, max_batch=settings.model.max_batch)
-
-    name = choose_runtime(settings.model.runtime)
-    return Engine(
-        load(name),
-        model.card,
-        max_batch=settings.model.max_batch,
-        gather_ms=settings.model.gather_ms,
-        fallback=None if name == "openvino" else partial(load, "openvino"),
-    )
-
-
-def _no_film(_: InstanceRef) -> None:
-    """For a channel that is only asked whether its destination is there."""
-
-
-def _nobody(_: commitment.Answer) -> int:
-    return 0
-
-
-def channel(  # noqa: PLR0911  one for each kind
-    destination: Destination, settings: Settings, *, film: FilmOf = _no_film, committed: commitment.Told = _nobody
-) -> Channel:
-    """The channel of one `[[destinations]]` entry; `film` shows it films, `committed` hears what a PACS keeps."""
-    name, timeout = destination.name, destination.timeout
-    if isinstance(destination, DicomDestination):
-        peer = Peer(
-            ae_title=destination.ae_title,
-            host=destination.host,
-            port=destination.port,
-            calling_ae_title=destination.calling_ae_title or settings.dicom.ae_title,
-        )
-    match destination:
-        case SrDestination():
-            return DicomSr(name=name, peer=peer, timeout=timeout, reports=_reports(destination, committed))
-        case ScDestination():
-            return DicomSc(name=name, peer=peer, film=film, timeout=timeout, reports=_reports(destination, committed))
-        case UpsDestination():
-            return DicomUps(name=name, peer=peer, timeout=timeout)
-        case OruDestination():
-            return Hl7Oru(
-                name=name,
-                peer=_mllp_peer(destination),
-                envelope=_envelope(destination),
-                priority_in=destination.priority_in,
-                timeout=timeout,
-            )
-        case OrderDestination():
-            return Hl7Order(
-                name=name,
-                peer=_mllp_peer(destination),
-                envelope=_envelope(destination),
-                message=destination.message,
-                priority_in=destination.priority_in,
-                timeout=timeout,
-            )
-        case FhirDestination():
-            return Fhir(
-                name=name,
-                url=destination.url,
-                access=_access(destination),
-                patient_system=destination.patient_system,
-                tls=_trusting(destination),
-                timeout=timeout,
-            )
-        case WebhookDestination():
-            return Webhook(
-                name=name,
-                url=destination.url,
-                key=_signing_key(destination),
-                identify=destination.identify,
-                clock=now,
-                tls=_trusting(destination),
-                timeout=timeout,
-            )
-        case PaperDestination():
-            return Paper(name=name, folder=destination.folder)
-    assert_never(destination)
-
-
-def _mllp_peer(destination: Hl7Destination) -> MllpPeer:
-    with _naming(destination.name):
-        tls = tls_context(destination.ca_file, destination.certificate, destination.key) if destination.tls else None
-    return MllpPeer(host=destination.host, port=destination.port, tls=tls)
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(f"destinations: {name}: {error}") from error
-
-
-def _trusting(destination: FhirDestination | WebhookDestination) -> ssl.SSLContext:
-    with _naming(destination.name):
-        return tls_context(destination.ca_file, None, None)
-
-
-def _signing_key(destination: WebhookDestination) -> bytes | None:
-    with _naming(destination.name):
-        return None if destination.secret is None else signing_key(destination.secret.get_secret_value())
-
-
-def _access(destination: FhirDestination) -> Access:
-    if destination.token_url is None or destination.client_secret is None:
-        return GivenToken("" if destination.token is None else destination.token.get_secret_value())
-    return ClientCredentials(
-        destination.token_url,
-        client_id=destination.client_id,
-        client_secret=destination.client_secret.get_secret_value(),
-        scope=destination.scope,
-        tls=_trusting(destination),
-        timeout=destination.timeout,
-    )
-
-
-def _envelope(destination: Hl7Destination) -> Envelope:
-    return Envelope(
-        sending_application=destination.sending_application,
-        sending_facility=destination.sending_facility,
-        receiving_application=destination.receiving_application,
-        receiving_facility=destination.receiving_facility,
-        processing_id=destination.processing_id,
-        character_set=destination.character_set,
-    )
-
-
-def _reports(destination: SrDestination | ScDestination, committed: commitment.Told) -> commitment.Reports | None:
-    return commitment.Reports(committed) if destination.commitment else None
-
-
-def _asked(settings: Settings) -> list[SrDestination | ScDestination]:
-    """The destinations that are asked for Storage Commitment."""
-    return [d for d in settings.destinations if isinstance(d, SrDestination | ScDestination) and d.commitment]
-
-
-def mail_of(alarms: Alarms) -> Mail | None:
-    """Who is told when a flag is late; None where nobody is."""
-    if not alarms.host or alarms.sender is None:
-        return None
-    try:
-        tls = tls_context(alarms.ca_file, None, None)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"alarms: {error}") from error
-    server = MailServer(
-        host=alarms.host,
-        port=alarms.port,
-        security=alarms.security,
-        username=alarms.username,
-        password="" if alarms.password is None else alarms.password.get_secret_value(),
-        tls=tls,
-    )
-    return Mail(server, sender=alarms.sender, recipients=alarms.recipients, clock=now)
-
-
 def route(settings: Settings) -> Route:
     """Who hears of what, by `[[destinations]]`."""
     return partial(recipients, [destination.audience() for destination in settings.destinations])
-
-
-def delivery_rules(destination: Destination) -> DeliveryRules:
-    """The lease outlasts the slowest delivery that succeeds, or it would be sent again for ever.
-
-    That is a kept association that stalls, then connecting, negotiating and storing, then connecting, negotiating and
-    asking for Storage Commitment, each within `timeout`.
-    """
-    rules = DeliveryRules()
-    return replace(rules, lease=max(rules.lease, timedelta(seconds=8 * destination.timeout)))
-
-
-def listener_config(settings: Settings) -> ListenerConfig:
-    """The listener's own view of `[dicom]`."""
-    dicom = settings.dicom
-    accept = tuple(Caller(ae_title=c.ae_title, address=c.address) for c in dicom.accept)
-    further = tuple(
-        LocalAE(
-            ae_title=ae.ae_title,
-            order_urgency=ae.order_urgency,
-            accept=tuple(Caller(ae_title=c.ae_title, address=c.address) for c in ae.accept) or accept,
-        )
-        for ae in dicom.also
-    )
-    return ListenerConfig(
-        host=dicom.host,
-        port=dicom.port,
-        local_aes=(LocalAE(ae_title=dicom.ae_title, accept=accept), *further),
-        max_associations=dicom.max_associations,
-        max_pdu=dicom.max_pdu,
-        network_timeout=dicom.network_timeout,
-        acse_timeout=dicom.acse_timeout,
-        dimse_timeout=dicom.dimse_timeout,
-    )
-
-
-def dicom_windows(settings: Settings, reading_list: ReadingList) -> list[Window]:
-    """What others may look at on the DICOM port."""
-    windows = [modality_worklist(reading_list.open)] if settings.worklist.mwl else []
-    if settings.worklist.ups:
-        windows.append(UpsWindow(reading_list.open, partial(derive_uid, "ups-window")))
-    return windows
-
-
-def step_handlers(windows: Sequence[Window]) -> list[ExtraHandler]:
-    """What is said of a procedure step besides C-FIND."""
-    return [
-        ExtraHandler(window.sop_classes, event, handler)
-        for window in windows
-        if isinstance(window, UpsWindow)
-        for event, handler in window.handlers()
-    ]
-
-
-def hl7_config(settings: Settings) -> Hl7ListenerConfig:
-    """The listener's own view of `[hl7]`. Raises `ConfigurationError`."""
-    hl7 = settings.hl7
-    tls = None
-    if hl7.tls and hl7.certificate is not None:
-        tls = tls_server(hl7.certificate, hl7.key, hl7.ca_file)
-    return Hl7ListenerConfig(
-        host=hl7.host,
-        port=hl7.port,
-        accept=hl7.accept,
-        max_connections=hl7.max_connections,
-        max_message=hl7.max_message_kib << 10,
-        message_seconds=hl7.message_seconds,
-        idle_seconds=hl7.idle_seconds,
-        tls=tls,
-    )
-
-
-def hl7_rules(settings: Settings) -> Rules:
-    """How messages are understood, by `[hl7]`; what we send ourselves is known by its sending application."""
-    hl7 = settings.hl7
-    ours = {d.sending_application.partition("^")[0] for d in settings.destinations if isinstance(d, Hl7Destination)}
-    return Rules(
-        processing_id=hl7.processing_id,
-        accession_in=hl7.accession_in,
-        own_applications=frozenset({"HILUM", *ours}) - {""},
-        verdicts=VerdictRules(
-            positive=[phrase(p) for p in hl7.positive],
-            negative=[phrase(p) for p in hl7.negative],
-            codes={coded.code: coded.finding for coded in hl7.codes},
-        ),
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class WebServer:
-    """The page in a thread of its own."""
-
-    def __init__(self, app: object, host: str, port: int) -> None:
-        config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            host=host,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,  # open pages listen for news and would hold it for ever
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="web", daemon=True)
-
-    def start(self, timeout: float = 10.0) -> None:
-        """Start; returns once the port is open. Raises `ConfigurationError` when it cannot be opened."""
-        self._thread.start()
-        until = time.monotonic() + timeout
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > until:
-                where = f"{self._server.config.host}:{self._server.config.port}"
-                raise ConfigurationError(f"web: cannot listen on {where}; is another program using it?")
-            time.sleep(0.01)
-
-    @property
-    def port(self) -> int:
-        """The port in use."""
-        return int(self._server.servers[0].sockets[0].getsockname()[1])
-
-    def stop(self) -> None:
-        """Stop; open pages are dropped."""
-        self._server.should_exit = True
-        self._thread.join(5.0)
 
 
 class Worker:
@@ -440,31 +110,26 @@ class Worker:
         self.instances, self.jobs = Instances(self.database), Jobs(self.database)
         self.studies, self.outbox = Studies(self.database), Outbox(self.database)
         self.rejections, self.worklist = Rejections(self.database), Worklist(self.database)
-        self.engine: Engine | None = None
-        self.model: ModelRef | None = None
+        self.room: ReadingRoom | None = None
         self.listener: Listener | None = None
         self.hl7: Hl7Listener | None = None
         self.web: WebServer | None = None
         self._stops: list[Callable[[], object]] = []
 
     def start(self) -> None:
-        """Open in the order in which nothing is promised that cannot be kept: readers first, the port last."""
+        """Open in the order in which nothing is promised that cannot be kept: readers first, the port last.
+
+        Everything is built before anything opens, so that what is wrong shows while nothing does.
+        """
         began = time.perf_counter()
         self._rescue()
-        if Role.READ in self.roles:
-            self._start_reading()
+        parts = [*self._reading(), *self._delivery(), *self._upkeep(), *self._page(), *self._doors()]
+        for part in parts:
+            part.start()
+            self._stops.append(part.stop)
         if Role.DELIVER in self.roles:
-            self._start_delivery()
-        if Role.UPKEEP in self.roles:
-            calendar = Calendar(self._duties())
-            calendar.start()
-            self._stops.append(calendar.stop)
-        if Role.WEB in self.roles:
-            self._start_web()
-        if Role.RECEIVE in self.roles:
-            if self.settings.hl7.enabled:
-                self._start_hearing()
-            self._start_listener()
+            # Not a daemon: an interpreter that ends in the middle of an import may hang.
+            threading.Thread(target=warm_up, args=[self.settings], name="warm-up").start()
         log.info("started roles=%s ms=%.0f", ",".join(sorted(self.roles)), 1000 * (time.perf_counter() - began))
 
     def stop(self) -> None:
@@ -483,63 +148,108 @@ class Worker:
             is_dead=owner.is_dead,
         )
 
-    def _start_reading(self) -> None:
-        settings = self.settings
-        model = bundle(settings)
-        operating_points = thresholds(settings.policy.policy(), model.card.thresholds)
-        self.engine = engine(settings, model)
-        self._stops.append(self.engine.close)
-        self.model = ModelRef(id=model.model_id, name=model.card.name, version=model.card.version)
-        reading = Reading(
-            jobs=self.jobs,
+    def _reading(self) -> Iterator[Part]:
+        if Role.READ not in self.roles:
+            return
+        means = Means(
             spool=self.spool,
-            engine=self.engine,
-            gate=settings.gate,
-            policy=settings.policy.policy(),
-            operating_points=operating_points,
-            model=self.model,
-            input_size=model.card.input_size,
-            route=route(settings),
             work=self.work,
             news=self.news,
             owner=self.owner,
-            rules=ReadingRules(
-                lease=timedelta(seconds=settings.reading.lease_seconds), attempts=settings.reading.attempts
-            ),
+            route=route(self.settings),
             clock=now,
-            readers=settings.reading.workers,
         )
-        reading.start()
-        self._stops.append(reading.stop)
+        self.room = ReadingRoom(self.settings, self.database, means)
+        self.room.load()
+        self._stops.append(self.room.stop)  # also where the rest cannot be built
+        yield self.room
 
-    def _start_delivery(self) -> None:
-        for destination in self.settings.destinations:
-            courier = Courier(
-                outbox=self.outbox,
-                destinations=Destinations(self.database),
-                channel=channel(destination, self.settings, film=self._film, committed=self._committed),
-                news=self.news,
-                owner=self.owner,
-                rules=delivery_rules(destination),
-                clock=now,
-            )
-            courier.start()
-            self._stops.append(courier.stop)
+    def _delivery(self) -> Iterator[Part]:
+        if Role.DELIVER not in self.roles:
+            return
+        yield delivery.Couriers(
+            [
+                delivery.Courier(
+                    outbox=self.outbox,
+                    destinations=Destinations(self.database),
+                    channel=channel(destination, self.settings, film=self._film, committed=self._committed),
+                    news=self.news,
+                    owner=self.owner,
+                    rules=delivery_rules(destination),
+                    clock=now,
+                )
+                for destination in self.settings.destinations
+            ]
+        )
 
-    def _start_web(self) -> None:
+    def _upkeep(self) -> Iterator[Part]:
+        if Role.UPKEEP not in self.roles:
+            return
+        from worker.upkeep.calendar import Calendar
+
+        yield Calendar(self._duties())
+
+    def _page(self) -> Iterator[Part]:
+        if Role.WEB not in self.roles:
+            return
+        from worker.desk import desk
+        from worker.film_room import FilmRoom
+        from worker.policy_room import policy_desk
+        from worker.watching_room import watch_desk
+        from worker.worklist.web.app import create_app
+        from worker.worklist.web.server import WebServer
+
         web = self.settings.web
-        hosts = list(web.hosts)
-        if not _is_loopback(web.host):
-            log.warning("web-open host=%s mend=put-a-proxy-with-log-in-before-it", web.host)
-            hosts.append(web.host)
-        app = create_app(
-            worklist=self.worklist, rejections=self.rejections, outbox=self.outbox, status=self.status, hosts=hosts
+        policy = policy_desk(self.settings, self.database, lambda: bundle(self.settings).card)
+        models = models_desk(self.settings, self.database)
+        watch = watch_desk(self.settings, self.database, self._ask)
+        films = FilmRoom(
+            self.instances, self.spool, self.settings.gate, lambda: None if self.room is None else self.room.live
         )
-        self.web = WebServer(app, self.settings.web.host, self.settings.web.port)
-        self.web.start()
-        self._stops.append(self.web.stop)
+        made = desk(
+            self.settings,
+            self.database,
+            self.status,
+            original=films.original,
+            activation=films.activation,
+            policy=policy,
+            watch=watch,
+            models=models,
+        )
+        self.web = WebServer(create_app(made), web.host, web.port)
+        yield self.web
 
-    def _start_hearing(self) -> None:
+    def _doors(self) -> Iterator[Part]:
+        if Role.RECEIVE not in self.roles:
+            return
+        from worker.corridor.intake import Intake
+        from worker.decode.selftest import usable_transfer_syntaxes
+        from worker.receive.listener import Listener
+
+        if self.settings.hl7.enabled:
+            self.hl7 = self._hearing()
+            yield self.hl7
+        windows = dicom_windows(self.settings, ReadingList(self.database))
+        services = [*self._reports(), *step_handlers(windows)]
+        if self.settings.commitment.offered:
+            scp, service = self._commitment()
+            services.append(service)
+            yield scp
+        self.listener = Listener(
+            listener_config(self.settings),
+            usable_transfer_syntaxes(),
+            self.spool,
+            Intake(self.instances, self.work, now),
+            self.rejections.add,
+            extra_handlers=services,
+            windows=windows,
+        )
+        yield self.listener
+
+    def _hearing(self) -> Hl7Listener:
+        from worker.corridor.context import Hearing
+        from worker.receive.hl7_listener import Hl7Listener
+
         hearing = Hearing(
             context=Context(self.database),
             rejections=self.rejections,
@@ -549,44 +259,39 @@ class Worker:
             news=self.news,
             clock=now,
         )
-        self.hl7 = Hl7Listener(hl7_config(self.settings), hearing, self.rejections.add)
-        self.hl7.start()
-        self._stops.append(self.hl7.stop)
+        return Hl7Listener(hl7_config(self.settings), hearing, self.rejections.add)
 
-    def _start_listener(self) -> None:
-        windows = dicom_windows(self.settings, ReadingList(self.database))
-        self.listener = Listener(
-            listener_config(self.settings),
-            usable_transfer_syntaxes(),
-            self.spool,
-            Intake(self.instances, self.work, now),
-            self.rejections.add,
-            extra_handlers=[*self._services(), *step_handlers(windows), *self._commitment()],
-            windows=windows,
-        )
-        self.listener.start()
-        self._stops.append(self.listener.stop)
-
-    def _services(self) -> list[ExtraHandler]:
-        """What is spoken on the port besides C-ECHO and C-STORE."""
-        if not _asked(self.settings):
+    def _reports(self) -> list[ExtraHandler]:
+        """Who hears, on the DICOM port, what a PACS says of the objects that it was sent."""
+        if not asked_to_commit(self.settings):
             return []
+        from worker.notify import commitment
+        from worker.receive.listener import ExtraHandler
+
         return [ExtraHandler(frozenset({commitment.SOP_CLASS}), commitment.EVENT, commitment.Reports(self._committed))]
 
-    def _commitment(self) -> list[ExtraHandler]:
+    def _commitment(self) -> tuple[CommitmentScp, ExtraHandler]:
         """Who answers a modality that asks whether we keep its films."""
+        from worker.receive import commitment_scp
+        from worker.receive.listener import ExtraHandler
+
         settings = self.settings.commitment
-        if not settings.offered:
-            return []
         report_to = {to.ae_title: commitment_scp.ReportTo(host=to.host, port=to.port) for to in settings.report_to}
         scp = commitment_scp.CommitmentScp(Kept(self.database).of, self.spool, report_to, timeout=settings.timeout)
-        scp.start()
-        self._stops.append(scp.stop)
-        return [ExtraHandler(frozenset({commitment_scp.SOP_CLASS}), commitment_scp.EVENT, scp)]
+        return scp, ExtraHandler(frozenset({commitment_scp.SOP_CLASS}), commitment_scp.EVENT, scp)
+
+    def _ask(self, name: str) -> str:
+        """Whether a destination is there; words for a person. Raises `DeliveryError`, `ConfigurationError`."""
+        (destination,) = (d for d in self.settings.destinations if d.name == name)
+        asked = channel(destination, self.settings)
+        try:
+            return asked.check()
+        finally:
+            asked.close()
 
     def _committed(self, answer: commitment.Answer) -> int:
         """A PACS answers for itself; one that calls under a title that is nobody's, for all that were asked."""
-        asked = _asked(self.settings)
+        asked = asked_to_commit(self.settings)
         named = [d for d in asked if d.ae_title == answer.ae_title] or asked
         return self.outbox.committed(
             answer.object_id,
@@ -598,6 +303,8 @@ class Worker:
 
     def _film(self, instance: InstanceRef) -> GrayImage | None:
         """A film as displayed; None when its bytes were let go, or it would not be read today."""
+        from worker.decode.film import read_film
+
         path = self.instances.path_of(instance.study_uid, instance.sop_uid)
         if path is None:
             return None
@@ -607,16 +314,31 @@ class Worker:
             return None
 
     def _duties(self) -> list[Duty]:
+        from worker.record.people import People
+        from worker.record.retrainings import Retrainings
+        from worker.upkeep import digest, finalise, forget, read, retention, retrain, sessions
+        from worker.upkeep.calendar import Duty, next_time
+
         settings = self.settings
         quiet = timedelta(seconds=settings.reading.quiet_seconds)
         keep = timedelta(days=settings.spool.keep_days)
+        remember = timedelta(days=settings.hl7.keep_days)
+        undo = timedelta(seconds=settings.worklist.undo_seconds)
+        longest = timedelta(hours=settings.web.session_hours)
+        context, readings = Context(self.database), Readings(self.database)
+        retrainings = Retrainings(self.database)
         return [
             Duty("rescue", rescue.EVERY, self._rescue),
             Duty("finalise", finalise.EVERY, lambda: finalise.run_once(self.studies, now(), quiet=quiet)),
             Duty("retention", retention.EVERY, lambda: retention.run_once(self.studies, self.spool, now(), keep=keep)),
+            Duty("read", read.EVERY, lambda: read.run_once(readings, route(settings), now(), undo=undo)),
+            Duty("forget", forget.EVERY, lambda: forget.run_once(context, now(), keep=remember), at_start=False),
             Duty("sweep", timedelta(days=1), lambda: self.spool.sweep(self.instances.paths())),
+            Duty("sessions", sessions.EVERY, lambda: sessions.run_once(People(self.database), now(), longest=longest)),
+            Duty("retrain", retrain.EVERY, lambda: retrain.run_once(retrainings, now(), next_time)),
             Duty("digest", digest.EVERY, lambda: digest.run_once(self.rejections, now()), at_start=False),
             *self._alarm(),
+            self._drift(),
         ]
 
     def _alarm(self) -> list[Duty]:
@@ -624,15 +346,36 @@ class Worker:
         mail = mail_of(alarms)
         if mail is None:
             return []
-        told, after = alarm.Told(alarms.state), timedelta(seconds=alarms.after_seconds)
-        return [Duty("alarm", alarm.EVERY, lambda: alarm.run_once(self.outbox, told, mail.send, now(), after=after))]
+        from worker.record.pauses import Pauses
+        from worker.upkeep import alarm
+        from worker.upkeep.calendar import Duty
+
+        told, after, pauses = alarm.Told(alarms.state), timedelta(seconds=alarms.after_seconds), Pauses(self.database)
+        watch = partial(alarm.run_once, self.outbox, told, mail.send)
+        return [Duty("alarm", alarm.EVERY, lambda: watch(now(), after=after, pause=pauses.current()))]
+
+    def _drift(self) -> Duty:
+        from worker.record.drift import Drift
+        from worker.record.pauses import Pauses
+        from worker.upkeep import drift
+        from worker.upkeep.calendar import Duty
+        from worker.watching_room import drift_rules
+
+        mail, scanners, pauses = mail_of(self.settings.alarms), Drift(self.database), Pauses(self.database)
+        watch = partial(drift.run_once, scanners, pauses, None if mail is None else mail.send)
+        rules, pause = drift_rules(self.settings), self.settings.watch.drift_pauses
+        return Duty("drift", drift.EVERY, lambda: watch(now(), rules=rules, pause=pause))
 
     def status(self) -> Mapping[str, object]:
-        """For the page and `/readyz`: the model in service, the listener, free space."""
+        """For the page: the model in service, the listener, free space, and what whoever reads the list must know."""
+        from worker.watching_room import notices
+
+        free = self.spool.free_bytes()
         return {
             "roles": sorted(self.roles),
-            "model": None if self.model is None else asdict(self.model),
+            **(NOBODY_READS if self.room is None else self.room.status()),
             "dicom": None if self.listener is None else f"{self.settings.dicom.ae_title}@{self.listener.port}",
             "associations": 0 if self.listener is None else self.listener.active_associations,
-            "spool_free_bytes": self.spool.free_bytes(),
+            "spool_free_bytes": free,
+            "notices": [*model_notices(self.database, now()), *notices(self.settings, self.database, free, now())],
         }

@@ -10,6 +10,7 @@ import re
 import tomllib
 from datetime import time
 from ipaddress import ip_network
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -32,8 +33,10 @@ from schemas.errors import ConfigurationError
 from schemas.findings import FINDINGS, Label
 from schemas.gate import GateRules
 from schemas.outcome import Audience
+from schemas.person import Role
 
 PREFIX: Final = "HILUM_"  # of environment variables
+EVERY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  to recognise it
 
 
 def _ae_title(value: str) -> str:
@@ -82,6 +85,28 @@ def _url(value: str) -> str:
     if not re.fullmatch(r"[!-~]+", value) or parsed.fragment:
         raise ValueError("a URL of printable ASCII characters without a fragment")
     return value
+
+
+def _viewer_url(value: str) -> str:
+    """A template of a link to a study; empty: there is none."""
+    filled = re.sub(r"\{(?:study_uid|accession_number|patient_id)\}", "1", value)
+    if "{" in filled or "}" in filled:
+        raise ValueError("its placeholders are {study_uid}, {accession_number} and {patient_id}")
+    if value:
+        page, _, place = filled.partition("#")
+        _url(page)
+        if not re.fullmatch(r"[!-~]*", place):
+            raise ValueError("a URL of printable ASCII characters")
+        if "{" in "".join(urlsplit(value)[:2]):
+            raise ValueError("placeholders stand behind the host's name")
+    return value
+
+
+def _origin(value: str) -> str:
+    parsed = urlsplit(value)
+    if parsed.path not in {"", "/"} or parsed.query:
+        raise ValueError("only scheme, host and port: the pages are at its root")
+    return value.rstrip("/")
 
 
 def _secret(value: object) -> object:
@@ -135,6 +160,7 @@ UrgencyName = Annotated[Urgency, BeforeValidator(_urgency)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Hours = Annotated[tuple[time, time], BeforeValidator(_hours)]
 Url = Annotated[str, AfterValidator(_url)]
+ViewerUrl = Annotated[str, AfterValidator(_viewer_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret)]
 BearerToken = Annotated[Secret, AfterValidator(_bearer)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
@@ -198,8 +224,11 @@ class Hl7(_Section):
     host: str = "127.0.0.1"
     port: Port = 2576
     accept: list[Network] = []  # addresses and networks; empty: whoever calls
-    max_connections: Annotated[int, Field(ge=1, le=1000)] = 32
-    max_message_kib: Annotated[int, Field(ge=16, le=65_536)] = 2048
+    max_connections: Annotated[int, Field(ge=1, le=1000)] = 32  # half of them from one address
+    # What is longer is refused. Peers can fill memory with max_connections of them: 512 MiB by these two, 900 MiB with
+    # the one that is being understood, at the worst.
+    keep_days: Annotated[float, Field(ge=0, le=36_500)] = 400.0  # orders and patients of whom nothing is said; 0: ever
+    max_message_kib: Annotated[int, Field(ge=16, le=65_536)] = 16_384
     message_seconds: Seconds = 30.0  # for a message to come in whole
     idle_seconds: Seconds = 3600.0  # of silence between messages
     tls: bool = False
@@ -229,17 +258,56 @@ class SpoolSettings(_Section):
     keep_days: Annotated[float, Field(ge=0, le=36_500)] = 7.0  # after the study is final; 0 keeps for ever
 
 
+def _provider(value: str) -> str:
+    parsed = urlsplit(value)
+    if parsed.scheme != "https" and parsed.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ValueError("https: what it says lets people in")
+    if parsed.query:
+        raise ValueError("an issuer has no query")
+    return value
+
+
+class OpenId(_Section):
+    """Signing in by the hospital's OpenID Connect provider, beside local accounts."""
+
+    issuer: Annotated[Url, AfterValidator(_provider)]
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: Secret
+    roles: Annotated[dict[str, Role], Field(min_length=1)]  # by value of the claim; without one of them nobody comes in
+    role_claim: str = "groups"  # "a.b": the claim b in the object a
+    name_claim: str = "preferred_username"
+    label: Annotated[str, Field(min_length=1, max_length=60)] = "OpenID Connect"  # "Sign in with …"
+    scope: str = "openid profile"
+    fresh: bool = True  # whoever signed in there longer ago than idle_minutes is asked again; needs auth_time
+    ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _is_openid(self) -> OpenId:
+        if "openid" not in self.scope.split():
+            raise ValueError("scope needs openid")
+        return self
+
+
 class Web(_Section):
     host: str = "127.0.0.1"
     port: Port = 8080
     hosts: list[str] = []  # names besides loopback by which browsers ask for the page
+    url: Annotated[Url, AfterValidator(_origin)] | None = None  # by which they reach it; default: host and port
+    idle_minutes: Annotated[float, Field(gt=0, le=1440)] = 30.0  # then a session is locked, its place kept
+    session_hours: Annotated[float, Field(gt=0, le=168)] = 14.0  # then it is over
+    oidc: OpenId | None = None
+    research: bool = False  # also activation maps and all probabilities: a reading aid, which is no triage device
+    viewer_url: ViewerUrl = ""  # of the hospital's viewer, with {study_uid}, {accession_number}, {patient_id}
 
 
 class WorklistSettings(_Section):
-    """What others may look at on the DICOM port; who may is decided by `[dicom] accept`."""
+    """The order of the list; and what others may look at on the DICOM port: who may is decided by `[dicom] accept`."""
 
     mwl: bool = True  # Modality Worklist
     ups: bool = True  # Unified Procedure Steps, Pull and Query
+    longest_wait_minutes: Annotated[float, Field(gt=0)] = 480.0  # then a study goes before all but STAT
+    unopened_minutes: Annotated[float, Field(gt=0)] = 10.0  # a flag that nobody opened for so long stands out
+    undo_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0  # for so long a reading can be undone
 
 
 class ReportTo(_Section):
@@ -259,12 +327,13 @@ class Commitment(_Section):
 
 
 class Model(_Section):
-    bundle: str = "starter"
+    bundle: str = "starter"  # the first that reads; from then on the registry says which does
     runtime: Literal["auto", "tensorflow", "openvino"] = "auto"
     store: Path = Path("var/models")
     threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as there are cores
     max_batch: Annotated[int, Field(ge=1, le=64)] = 8
     gather_ms: Annotated[float, Field(ge=0)] = 2.0
+    two_people: bool = False  # whoever promotes a model is not who brought it into the shadow
 
 
 class Reading(_Section):
@@ -285,6 +354,7 @@ class PolicySettings(_Section):
     findings: dict[Label, RuleSetting] | None = None
     binary: RuleSetting | None = None
     on_disagreement: Literal["flag", "hold"] = "flag"
+    budget: Annotated[float, Field(gt=0, le=10_000)] | None = None  # flags an hour
 
     @model_validator(mode="after")
     def _findings_only(self) -> PolicySettings:
@@ -301,7 +371,7 @@ class PolicySettings(_Section):
             }
         if self.binary is not None:
             rules["binary"] = Rule(urgency=self.binary.urgency, threshold=self.binary.threshold)
-        return Policy(on_disagreement=self.on_disagreement, **rules)
+        return Policy(on_disagreement=self.on_disagreement, budget=self.budget, **rules)
 
 
 class _Destination(_Section):
@@ -465,6 +535,17 @@ class Alarms(_Section):
         return self
 
 
+class Watch(_Section):
+    """What is watched, and when somebody is told."""
+
+    behind_seconds: Seconds = 60.0  # a film that waits longer: the list says that hilum is behind
+    drift_films: Annotated[int, Field(ge=50, le=100_000)] = 200  # of a scanner: the first make its baseline
+    drift_days: Annotated[float, Field(ge=0.1, le=90)] = 7.0  # that are compared with it
+    drift_scores: Annotated[float, Field(gt=0, le=10)] = 0.25  # population stability index
+    drift_share: Annotated[float, Field(gt=0, le=1)] = 0.05  # of films, more than in the baseline
+    drift_pauses: bool = False  # scores that are spread otherwise pause flags
+
+
 class PaperDestination(_Destination):
     """What would be sent, written down."""
 
@@ -482,6 +563,12 @@ Destination: TypeAlias = (
     | WebhookDestination
     | PaperDestination
 )
+
+
+def _same_address(one: str, other: str) -> bool:
+    """Whether two hosts that are listened on have an address in common, as far as that shows without asking a DNS."""
+    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one, other)}
+    return len(hosts) == 1 or bool(hosts & EVERY_ADDRESS)
 
 
 class Settings(BaseSettings):
@@ -509,6 +596,7 @@ class Settings(BaseSettings):
     policy: PolicySettings = PolicySettings()
     destinations: list[Annotated[Destination, Field(discriminator="kind")]] = []
     alarms: Alarms = Alarms()
+    watch: Watch = Watch()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
@@ -532,6 +620,18 @@ class Settings(BaseSettings):
             if twice:
                 raise ValueError(f"{what}: used twice: {', '.join(sorted(twice))}")
         return self
+
+    @model_validator(mode="after")
+    def _ports_are_apart(self) -> Settings:
+        doors = self.doors().items()
+        for (name, door), (other_name, other) in combinations(doors, 2):
+            if door.port == other.port != 0 and _same_address(door.host, other.host):
+                raise ValueError(f"{name}.port and {other_name}.port are both {door.port}: give one of them another")
+        return self
+
+    def doors(self) -> dict[str, Dicom | Web | Hl7]:
+        """By its section, what listens in a process that has every role."""
+        return {"dicom": self.dicom, "web": self.web, **({"hl7": self.hl7} if self.hl7.enabled else {})}
 
 
 def load(path: Path | None) -> Settings:

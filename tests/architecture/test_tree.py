@@ -55,6 +55,8 @@ def environment_outside_settings(root: Path) -> Found:
 def nameless_modules(root: Path) -> Found:
     for package in (*PACKAGES, "tests"):
         for path in sorted((root / package).rglob("*")):
+            if "node_modules" in path.parts:  # not ours, and not committed
+                continue
             if path.stem in NAMELESS and (path.is_dir() or path.suffix == ".py"):
                 yield f"{path.relative_to(root)}: a module is named for what it does"
 

@@ -19,6 +19,8 @@ CANARIES = [
     ("house", "worker/decode/canary.py", "from worker import settings"),
     ("house", "worker/infer/canary.py", "from worker.corridor import room"),
     ("house", "worker/notify/canary.py", "from worker import assemble"),
+    ("house", "worker/receive/canary.py", "from worker import doors"),
+    ("house", "worker/channels/canary.py", "from worker import assemble"),
     ("house", "worker/corridor/canary.py", "from worker import settings"),
     ("house", "worker/watch/canary.py", "from worker.record import room"),
     ("house", "worker/lounge/__init__.py", ""),  # a new room must be given its place
@@ -42,6 +44,7 @@ CANARIES = [
     ("database", "schemas/flag_canary.py", "import sqlalchemy"),
     ("calendar", "worker/upkeep/canary.py", "from apscheduler.schedulers.background import BackgroundScheduler"),
     ("web", "worker/assemble/canary.py", "import fastapi"),
+    ("web", "worker/doors/canary.py", "import uvicorn"),
 ]
 
 
@@ -94,7 +97,7 @@ def test_what_is_allowed_stays_allowed(empty_house: Path) -> None:
         ("schemas/tables.py", "import sqlalchemy.orm"),
         ("schemas/migrations/env.py", "import alembic"),
         ("worker/upkeep/calendar.py", "import apscheduler"),
-        ("worker/worklist/web/app.py", "import fastapi, jinja2\nfrom worker.record import room"),
+        ("worker/worklist/web/app.py", "import fastapi, jinja2, uvicorn\nfrom worker.record import room"),
         ("worker/worklist/mwl_scp.py", "import pynetdicom"),
         ("worker/assemble/allowed.py", "from worker.corridor import room\nfrom worker.record import room as r"),
         ("worker/corridor/allowed.py", "from worker.decode import room\nfrom worker.ports import room as r"),

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from schemas.not_analysed import NotAnalysed
+from schemas.person import Role
 from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
 from worker.worklist.web.words import person
 
@@ -76,14 +78,23 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
+def entered(browser: Browser, server: Server, ward: Ward, name: str = "", **options: Any) -> BrowserContext:
+    """A browser in which a radiologist is signed in."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, timezone_id="UTC", **options)
+    cookie = ward.session(Role.RADIOLOGIST, name)
+    context.add_cookies([{"name": "hilum", "value": cookie, "url": server.url, "httpOnly": True, "sameSite": "Lax"}])
+    return context
+
+
 @pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
+def page(browser: Browser, server: Server, ward: Ward) -> Iterator[Page]:
     """The worklist, open. At the end: nothing was said on the console, and no rule of the policy was broken."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, timezone_id="UTC")
+    context = entered(browser, server, ward)
     opened = context.new_page()
     opened.add_init_script(VIOLATIONS)
     complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
+    # The films of this record were never on a disk: that their pixels are asked for in vain is no fault.
+    opened.on("console", lambda m: m.location["url"].endswith("/pixels") or complaints.append(m.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
     opened.goto(server.url)
@@ -131,7 +142,8 @@ def test_a_delivery_is_told_without_reload(ward: Ward, page: Page) -> None:
     ],
 )
 def test_hostile_names_do_not_become_markup(ward: Ward, page: Page, hostile: str) -> None:
-    before = page.locator("img, iframe, script").count()
+    foreign = page.locator("img, iframe, script:not([src^='/static/'])")
+    expect(foreign).to_have_count(0)
     ward.study(1, not_read(NotAnalysed.UNREADABLE, hostile), hostile, patient_id=hostile, study_description=hostile)
     ward.turn_away(hostile, hostile)
     expect(page.locator("tr[data-key] .patient")).to_contain_text(hostile)  # by the swap
@@ -141,12 +153,12 @@ def test_hostile_names_do_not_become_markup(ward: Ward, page: Page, hostile: str
     page.locator("tr[data-key] a").click()
     expect(page.locator("h1")).to_have_text(person(hostile))
     expect(page.locator(".identity")).to_contain_text(hostile)
-    assert page.locator("img, iframe, script").count() == before
+    expect(foreign).to_have_count(0)
 
 
-def test_the_policy_stops_what_is_inline(browser: Browser, server: Server) -> None:
+def test_the_policy_stops_what_is_inline(browser: Browser, server: Server, ward: Ward) -> None:
     """The canary of the other tests: a violation is noticed."""
-    context = browser.new_context()
+    context = entered(browser, server, ward)
     opened = context.new_page()
     opened.add_init_script(VIOLATIONS)
     opened.goto(server.url)
@@ -204,8 +216,8 @@ def test_a_list_that_is_no_longer_live_says_so_and_recovers(ward: Ward, server: 
     expect(page.locator("#link")).to_have_text("live")
 
 
-def test_a_connection_that_died_unnoticed_is_made_anew(browser: Browser, server: Server) -> None:
-    context = browser.new_context()
+def test_a_connection_that_died_unnoticed_is_made_anew(browser: Browser, server: Server, ward: Ward) -> None:
+    context = entered(browser, server, ward)
     opened = context.new_page()
     opened.clock.install()
     opened.goto(server.url)
@@ -218,7 +230,7 @@ def test_a_connection_that_died_unnoticed_is_made_anew(browser: Browser, server:
 
 def test_a_hidden_page_lets_its_connection_go(browser: Browser, ward: Ward, server: Server) -> None:
     """Seven worklists in one browser: it allows six connections to a host, and the seventh must load all the same."""
-    context = browser.new_context()
+    context = entered(browser, server, ward)
     pages = [context.new_page() for _ in range(7)]
     for opened in pages:
         opened.add_init_script("Object.defineProperty(document, 'hidden', { get: () => window.away ?? false })")
@@ -241,7 +253,8 @@ def test_colours_have_contrast(browser: Browser, ward: Ward, server: Server, sch
     ward.study(2, read(EFFUSION))
     ward.study(3, not_read(NotAnalysed.LATERAL))
     ward.turn_away()
-    context = browser.new_context(color_scheme="light" if scheme == "light" else "dark", reduced_motion="reduce")
+    colours: Any = scheme
+    context = entered(browser, server, ward, color_scheme=colours, reduced_motion="reduce")
     opened = context.new_page()
     opened.goto(server.url)
     expect(opened.locator("tr[data-key]")).to_have_count(3)

@@ -19,14 +19,14 @@ import pytest
 import sqlalchemy as sa
 import typer
 
-from schemas.card import Calibration, ModelCard
+from schemas.card import Calibration, ModelCard, model_id, read_card
 from schemas.errors import ConfigurationError, RecordError
 from schemas.findings import LABELS
 from schemas.tables import Base
-from schemas.training_run import RunState, TrainingRun
+from schemas.training_run import Curve, RunState, TrainingRun
 from tests import waiting
 from training import trainer as trainer_module
-from training.description import read
+from training.description import PACKAGED, read
 from training.runs import Runs
 from training.trainer import (
     DESCRIPTION,
@@ -35,11 +35,15 @@ from training.trainer import (
     child_command,
     held,
     last_words,
+    log_end,
     now,
     read_progress,
     recorded,
     result_of,
+    rival,
 )
+from worker.record.database import Database
+from worker.record.registry import Registry
 
 eventually = partial(waiting.eventually, seconds=120.0)
 
@@ -94,13 +98,15 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def request(url: str, data: Path | str, *, preset: str = "", description: str = TOML, name: str = "asked") -> int:
+def request(
+    url: str, data: Path | str, *, preset: str = "", description: str = TOML, name: str = "asked", over: str = ""
+) -> int:
     """As the worker's side does it (which is proven in the record's own tests)."""
     values = {
         "name": name,
         "state": "requested",
         "preset": preset,
-        "description": "" if preset else description,
+        "description": over if preset else description,
         "data": str(data),
         "folder": "",
         "requested_by": "anna",
@@ -198,6 +204,121 @@ def test_a_requested_run_becomes_a_bundle(url: str, queue: Runs, data: Path, tmp
     assert run.description == (folder / DESCRIPTION).read_text()
 
 
+HISTORIES = """
+    for task, stage in (("binary", "last"), ("multilabel", "first")):
+        (folder / task / stage).mkdir(parents=True, exist_ok=True)
+        (folder / task / stage / "history.json").write_text(json.dumps([{"epoch": 1, "loss": 0.5, "auroc": 0.6}]))
+    print("film 1\\rfilm 2")
+    print("\\x1b[31mepoch 1\\x1b[0m", flush=True)
+    (folder / "report.html").write_text("<p>how it went</p>")
+    say(task="done")
+"""
+
+
+def test_curves_of_every_stage_the_log_and_the_report_are_in_the_database(
+    url: str, queue: Runs, data: Path, tmp_path: Path
+) -> None:
+    stages = '[[multilabel]]\nname = "first"\n[[multilabel]]\nname = "not-yet"\n[[binary]]\nname = "last"\n'
+    number = request(url, data, description=stages)
+    trainer(queue, tmp_path, HISTORIES, FINISH).work(once=True)
+    run = queue.show(number)
+    assert run.state is RunState.DONE, run.error
+    epochs = ({"epoch": 1.0, "loss": 0.5, "auroc": 0.6},)
+    assert run.progress.curves == (
+        Curve(task="multilabel", stage="first", epochs=epochs),
+        Curve(task="binary", stage="last", epochs=epochs),
+    )
+    assert run.progress.log == "film 2\nepoch 1"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        rows = connection.execute(sa.text("SELECT run_id, html FROM training_reports")).all()
+    engine.dispose()
+    assert rows == [(number, "<p>how it went</p>")]
+
+
+def test_of_a_long_log_the_last_whole_lines_are_told(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text("".join(f"line {n:06}\n" for n in range(20_000)))
+    told = log_end(tmp_path / LOG).split("\n")
+    assert told[-1] == "line 019999"
+    assert all(len(line) == 11 for line in told)
+    assert 400 < len(told) < 600
+
+
+def test_what_was_asked_is_laid_over_the_preset(url: str, queue: Runs, data: Path, tmp_path: Path) -> None:
+    groups = '[model.groups]\nopacity = ["Infiltration", "Pneumonia"]\n'
+    number = request(url, data, preset="quick", over=groups, name="mine")
+    trainer(queue, tmp_path, FINISH).work(once=True)
+    locked = read(str(tmp_path / "runs" / f"{number:05}-mine" / DESCRIPTION))
+    plain = read("quick")
+    assert {name: [str(label) for label in found] for name, found in locked.model.groups.items()} == {
+        "opacity": ["Infiltration", "Pneumonia"]
+    }
+    assert (locked.name, locked.model.size, locked.binary) == ("mine", plain.model.size, plain.binary)
+
+
+def test_a_run_that_is_resumed_keeps_the_description_that_it_began_with(
+    url: str, queue: Runs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of hilum may have another preset of that name, or none."""
+    number = request(url, data, preset="quick", over="seed = 7\n")
+    trainer(queue, tmp_path, "sys.exit(1)").work(once=True)
+    began = queue.show(number).description
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE training_runs SET state = 'requested'"))
+    engine.dispose()
+    monkeypatch.setattr("training.description.presets", dict)
+    trainer(queue, tmp_path, FINISH).work(once=True)
+    run = queue.show(number)
+    assert (run.state, run.description) == (RunState.DONE, began)
+    assert "seed = 7" in began
+
+
+def test_a_trainer_says_that_it_is_there_and_what_it_knows(url: str, queue: Runs, data: Path, tmp_path: Path) -> None:
+    request(url, data)
+    at = now()
+    said: list[tuple[str, bool]] = []
+    told = Runs.here
+
+    class Watched(Runs):
+        def here(self, *args: object) -> None:
+            told(self, *args)  # type: ignore[arg-type]
+            said.append((str(args[0]), "quick" in args[1]))  # type: ignore[operator]
+
+    ticks = iter(range(1000))
+    each = Trainer(
+        Watched(url),
+        tmp_path / "runs",
+        command=child("time.sleep(0.5)", FINISH),
+        beat=0.05,
+        clock=lambda: at + timedelta(seconds=3 * next(ticks)),  # time flies: it is said while a run is in hand too
+    )
+    each.work(once=True)
+    assert len(said) > 2
+    assert set(said) == {(each.name, True)}
+
+
+def test_a_run_is_measured_against_the_model_that_reads(
+    url: str, queue: Runs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert queue.live() is None and rival(None) == []
+    starter = read_card(PACKAGED / "starter")
+    record = Database(url)
+    Registry(record).first("starter", starter, now())
+    record.close()
+    assert queue.live() == model_id(starter)
+    assert rival("of another site") == []
+    Path("var/models/mine").mkdir(parents=True)
+    Path("var/models/mine/card.json").write_text(card().to_json())
+    assert rival(model_id(card())) == [f"--against={tmp_path}/var/models/mine"]
+    Path("var/models/broken").mkdir()
+    request(url, data)
+    trainer(queue, tmp_path, """(folder / "asked").write_text(sys.argv[3])""", FINISH).work(once=True)
+    (said,) = tmp_path.glob("runs/*/asked")
+    assert said.read_text() == f"--against={PACKAGED / 'starter'}"
+
+
 def test_runs_are_taken_one_after_the_other_and_once_ends(url: str, queue: Runs, data: Path, tmp_path: Path) -> None:
     numbers = [request(url, data, name=name) for name in ("one", "two")]
     trainer(queue, tmp_path, FINISH).work(once=True)
@@ -234,6 +355,9 @@ def test_what_cannot_run_is_refused_in_clear_words(url: str, queue: Runs, data: 
     secret = tmp_path / "secret.toml"
     secret.write_text(TOML)
     for asked, words in [
+        (request(url, data, preset="quick", over="seed = -1\n"), "fault(s)\n"),
+        (request(url, data, preset="quick", over='source = "x"\n'), "source"),
+        (request(url, data, preset="quick", over="seed = "), "not TOML"),
         (request(url, data, preset="nonsense"), "preset 'nonsense' is not known; there are:"),
         (request(url, data, preset=str(secret)), "is not known"),  # a preset is a name, never a file of this machine
         (request(url, data, description="seed = -1\n"), "fault(s)\n"),
@@ -407,17 +531,15 @@ def _alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"x"', "[" * 100_000, "\udcff", '{"epoch": 1e999}'])
 def test_a_progress_file_that_is_none_is_no_progress(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "progress.json"
-    assert read_progress(path) is None
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    found = read_progress(path)
+    assert read_progress(tmp_path) is None
+    (tmp_path / "progress.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    found = read_progress(tmp_path)
     assert found is None or (found.task, found.epoch, found.history) == ("", None, ())
 
 
 def test_an_endless_progress_file_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "progress.json"
-    path.write_text(json.dumps({"task": "fit", "history": [{"n": "x" * 200}] * 30_000}))
-    assert read_progress(path) is None
+    (tmp_path / "progress.json").write_text(json.dumps({"task": "fit", "history": [{"n": "x" * 200}] * 30_000}))
+    assert read_progress(tmp_path) is None
 
 
 def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:

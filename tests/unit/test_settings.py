@@ -141,3 +141,64 @@ def test_a_phrase_takes_time_in_proportion_to_the_text() -> None:
     began = time.perf_counter()
     assert phrase("(a+)+b").search("a" * 200_000) is None
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("[dicom]\nport = 8080\n", "dicom.port and web.port"),
+        ('[dicom]\nport = 8080\nhost = "0.0.0.0"\n', "dicom.port and web.port"),
+        ('[web]\nport = 11112\nhost = "::"\n', "dicom.port and web.port"),
+        ('[web]\nport = 11112\nhost = "localhost"\n', "dicom.port and web.port"),
+        ("[hl7]\nenabled = true\nport = 11112\n", "dicom.port and hl7.port"),
+        ("[hl7]\nenabled = true\nport = 8080\n", "web.port and hl7.port"),
+    ],
+)
+def test_two_listeners_on_one_port_are_named(tmp_path: Path, text: str, pair: str) -> None:
+    with pytest.raises(ConfigurationError, match=pair):
+        load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[dicom]\nport = 0\n[web]\nport = 0\n",  # any free port
+        '[dicom]\nport = 8080\nhost = "10.0.0.1"\n',
+        "[hl7]\nport = 11112\n",  # not listened on
+    ],
+)
+def test_ports_that_are_apart_are_not(tmp_path: Path, text: str) -> None:
+    load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://pacs.example/viewer?study={study_uid}&accession={accession_number}",
+        "http://pacs.example:8042/#/patients/{patient_id}/studies/{study_uid}",
+        "https://pacs.example/worklist",
+        "",
+    ],
+)
+def test_a_link_into_the_viewer(tmp_path: Path, url: str) -> None:
+    web = load(write(tmp_path, f'[web]\nviewer_url = "{url}"\n')).web
+    assert (web.viewer_url, web.research) == (url, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "pacs.example/{study_uid}",
+        "https://{patient_id}.example/",
+        "https://pacs.example/{study_uid.__class__}",
+        "https://pacs.example/{name}",
+        "https://pacs.example/{{study_uid}}",
+        "https://pacs.example/{study_uid",
+        "https://pacs.example/a b/{study_uid}",
+        "https://pacs.example/#a b",
+    ],
+)
+def test_what_is_no_link_into_a_viewer(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"web\.viewer_url"):
+        load(write(tmp_path, f'[web]\nviewer_url = "{url}"\n'))

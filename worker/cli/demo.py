@@ -102,6 +102,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _run(folder: Path, config: Path, *, once: bool) -> None:
     from worker.assemble import Worker, database
+    from worker.desk import first_link
     from worker.simulate import modality, phantom
     from worker.simulate.pacs import Pacs
     from worker.watch.logs import configure
@@ -125,7 +126,8 @@ def _run(folder: Path, config: Path, *, once: bool) -> None:
         faults = [s for s in sent if s.error]
         for s in faults:
             console.print(f"[red]not taken[/] {s.path.name}: {plain(s.error)}", highlight=False)
-        _show(settings, config, pacs.folder, len(sent) - len(faults))
+        link = first_link(worker.database, f"http://{settings.web.host}:{settings.web.port}")
+        _show(settings, config, pacs.folder, len(sent) - len(faults), link)
         if once:
             _wait_for_flags(worker)
             worklist.worklist(config)
@@ -148,14 +150,16 @@ def _wait_for_flags(worker: Worker, timeout: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def _show(settings: Settings, config: Path, pacs: Path, taken: int) -> None:
+def _show(settings: Settings, config: Path, pacs: Path, taken: int, link: str) -> None:
     dicom, web = settings.dicom, settings.web
+    address = f"http://{web.host}:{web.port}/"
+    enter = f"enter, the first time  {link}" if link else f"the worklist           {address}"
     peer = f"{dicom.ae_title}@{dicom.host}:{dicom.port}"
     console.print(
         f"""
 [bold]hilum is running.[/] {taken} phantom films were sent by C-STORE; their flags are on the worklist.
 
-  the worklist           http://{web.host}:{web.port}/
+  {enter}
   or in a terminal       .venv/bin/hilum worklist --config {config}
   send your own films    .venv/bin/hilum send FILE_OR_FOLDER --to {peer}
                          dcmsend -aec {dicom.ae_title} {dicom.host} {dicom.port} FILE

@@ -11,12 +11,17 @@ import typer
 from schemas.errors import ConfigurationError
 from worker import __version__
 from worker.cli import (
+    calendar,
     check,
     conformance,
     demo,
     models,
+    pause,
+    people,
+    policy,
     predict,
     queue,
+    registry,
     report,
     runs,
     second_look,
@@ -33,7 +38,8 @@ app = typer.Typer(
     help="Receives chest X-rays by DICOM, reads them, and raises the urgent ones on the radiologist's worklist. "
     "Not a medical device: it never removes a film from the list, and a film without a flag is not an all-clear.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    rich_markup_mode="markdown",  # in Rich's own a [section] of the configuration is taken for a tag, and not shown
     pretty_exceptions_show_locals=False,  # locals may hold patient data
 )
 
@@ -62,13 +68,19 @@ app.command()(check.migrate)
 app.command()(conformance.conformance)
 app.command()(queue.requeue)
 app.command()(queue.replay)
+app.command()(pause.pause)
+app.command()(pause.resume)
 app.command()(try_policy.try_policy)
 app.command()(withdraw.withdraw)
 app.command(name="second-look")(second_look.second_look)
 
 
+registry.attach(models.app)
 app.add_typer(models.app, name="models")
+app.add_typer(people.app, name="people")
+runs.app.add_typer(calendar.app, name="calendar")
 app.add_typer(runs.app, name="runs")
+app.add_typer(policy.app, name="policy")
 app.add_typer(report.app, name="report")
 
 

@@ -40,7 +40,12 @@ def serve(
         if worker.listener is not None:
             console.print(f"listening as {settings.dicom.ae_title} on {settings.dicom.host}:{worker.listener.port}")
         if worker.web is not None:
-            console.print(f"worklist at http://{settings.web.host}:{worker.web.port}/")
+            from worker.desk import address, first_link
+
+            page = address(settings.web, worker.web.port)
+            console.print(f"worklist at {page}/")
+            if link := first_link(worker.database, page):
+                console.print(f"nobody can enter yet; choose the administrator's password at {link}", soft_wrap=True)
         stopping.wait()
     finally:
         worker.stop()

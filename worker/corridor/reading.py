@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from schemas.decision import Policy
 from schemas.errors import LeaseLost, NotAnalysable, RecordError
 from schemas.gate import GateRules
+from schemas.image import GrayImage, Tensor
 from schemas.not_analysed import NotAnalysed
-from schemas.outcome import FilmOutcome, ModelRef, NotRead, Read, Route
+from schemas.outcome import FilmOutcome, NotRead, Read, Route
+from schemas.policy import InForce
 from worker.corridor.bell import Bell
 from worker.corridor.insist import insist
+from worker.corridor.live import Live, Reader
 from worker.decide.policy import decide
 from worker.decide.study import settle
-from worker.decode.film import read_film
-from worker.infer.engine import Engine
+from worker.decode.film import read_film, scanner_of
 from worker.ports import Spool
 from worker.record.jobs import Job, Jobs
 from worker.tensor.recipe import to_tensor
@@ -37,20 +38,29 @@ class ReadingRules:
     look_every: float = 0.25  # seconds; work from this process rings the bell, work from others waits for this
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A film that was read, and what it was read from."""
+
+    outcome: Read
+    pixels: GrayImage
+    tensor: Tensor
+
+
 class Reading:
-    """Readers in threads: each takes one film at a time; the engine gathers their films into batches."""
+    """Readers in threads: each takes one film at a time; the engine gathers their films into batches.
+
+    `policy` is asked for each film, with the operating points of the card of the model that read it.
+    """
 
     def __init__(
         self,
         *,
         jobs: Jobs,
         spool: Spool,
-        engine: Engine,
+        live: Live,
         gate: GateRules,
-        policy: Policy,
-        operating_points: Mapping[str, float],
-        model: ModelRef,
-        input_size: int,
+        policy: Callable[[Mapping[str, float]], InForce],
         route: Route,
         work: Bell,
         news: Bell,
@@ -59,9 +69,8 @@ class Reading:
         clock: Callable[[], datetime],
         readers: int,
     ) -> None:
-        self._jobs, self._spool, self._engine = jobs, spool, engine
-        self._gate, self._policy, self._operating_points = gate, policy, operating_points
-        self._model, self._input_size, self._route = model, input_size, route
+        self._jobs, self._spool, self._live = jobs, spool, live
+        self._gate, self._policy, self._route = gate, policy, route
         self._work, self._news = work, news
         self._owner, self._rules, self._clock = owner, rules, clock
         self._in_hand: set[int] = set()
@@ -107,19 +116,23 @@ class Reading:
         with self._hand:
             self._in_hand.add(job.id)
         try:
-            self._settle(job)
+            with self._live.take() as reader:
+                self._settle(job, reader)
         except LeaseLost:
             log.warning("lease-lost job=%s", job.id)  # its new holder reads the same bytes
         finally:
             with self._hand:
                 self._in_hand.discard(job.id)
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, job: Job, reader: Reader) -> None:
         began = time.perf_counter()
+        seen: _Seen | None = None
+        outcome: FilmOutcome
         try:
-            outcome = self._read(job)
+            seen = self._read(job, reader)
+            outcome = seen.outcome
         except NotAnalysable as error:
-            outcome = NotRead(code=error.code, detail=error.detail)
+            outcome = NotRead(code=error.code, detail=error.detail, scanner=error.scanner)
         except Exception as error:
             log.warning("read-failed job=%s attempt=%d error=%s", job.id, job.attempt, type(error).__name__)
             log.debug("read-failed job=%s", job.id, exc_info=True)
@@ -129,13 +142,16 @@ class Reading:
                 return
             outcome = NotRead(code=NotAnalysed.MODEL_FAILED, detail=type(error).__name__)
         concluded = insist(
-            lambda: self._jobs.conclude(job, self._owner, outcome, settle, self._route, self._model, self._clock()),
+            lambda: self._jobs.conclude(job, self._owner, outcome, settle, self._route, reader.model, self._clock()),
             seconds=self._rules.lease.total_seconds(),
             again_every=self._rules.again_every,
             stopping=self._stopping,
         )
         if concluded.revision is not None:
             self._news.ring()
+        shadow = self._live.shadow
+        if seen is not None and shadow is not None:
+            shadow.offer(job.id, seen.pixels, seen.tensor, seen.outcome)
         log.info(
             "read job=%s outcome=%s urgency=%s revision=%s ms=%.1f",
             job.id,
@@ -145,14 +161,14 @@ class Reading:
             1000 * (time.perf_counter() - began),
         )
 
-    def _read(self, job: Job) -> FilmOutcome:
+    def _read(self, job: Job, reader: Reader) -> _Seen:
         started = time.perf_counter()
-        with self._engine.expect():
+        with reader.engine.expect():
             film = read_film(self._spool.path_of(job.path), self._gate)
             decoded = time.perf_counter()
-            tensor = to_tensor(film.pixels, self._input_size)
+            tensor = to_tensor(film.pixels, reader.card.input_size)
             made = time.perf_counter()
-            answer = self._engine.submit(tensor, job.order_urgency)
+            answer = reader.engine.submit(tensor, job.order_urgency)
         prediction = answer.result()
         timings = {
             "decode": 1000 * (decoded - started),
@@ -160,8 +176,10 @@ class Reading:
             **prediction.timings_ms,
         }
         prediction = replace(prediction, timings_ms=timings)
-        decision = decide(prediction, self._policy, self._operating_points)
-        return Read(prediction=prediction, decision=decision, remarks=film.remarks)
+        in_force = self._policy(reader.card.thresholds)
+        decision = replace(decide(prediction, in_force.policy, in_force.operating_points), policy=in_force.number)
+        outcome = Read(prediction=prediction, decision=decision, remarks=film.remarks, scanner=scanner_of(film.header))
+        return _Seen(outcome, film.pixels, tensor)
 
     def _keep_leases(self) -> None:
         while not self._stopping.wait(self._rules.lease.total_seconds() / 3):

@@ -8,13 +8,14 @@ reported since then is left out on both sides: that is not for a policy to decid
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from schemas.decision import Policy, Reason, Urgency
 from schemas.flag import FilmResult
 from schemas.outcome import ModelRef, News, Route
-from worker.decide.policy import decide
+from worker.decide.policy import decide, thresholds
 from worker.decide.study import settle
 from worker.record.history import PastFilm, PastStudy
 from worker.record.shapes import digest
@@ -64,43 +65,87 @@ class Tally:
             self.findings.update(would.findings)
 
 
-def rehearse(study: PastStudy, plan: Plan) -> dict[str, WouldHear]:
-    """Who would have heard of `study`, and what."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where a study stood after one of its films, and what was known of all of them."""
+
+    film: PastFilm
+    urgency: Urgency
+    reasons: tuple[Reason, ...]
+    results: tuple[FilmResult, ...]
+    called_ae: frozenset[str]  # that its films had come in under
+
+
+def points_under(policy: Policy, model_id: str, card: Mapping[str, float]) -> Callable[[PastFilm], Mapping[str, float]]:
+    """Operating points by film: the policy's, else those of the card; for another model's, those in force then.
+
+    Raises
+    ------
+    ConfigurationError
+        Neither the policy nor the card of `model_id` has one for some finding.
+    """
+    of_card = thresholds(policy, card)
+
+    @cache
+    def of_then(points: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
+        return thresholds(policy, dict(points))
+
+    def points(film: PastFilm) -> Mapping[str, float]:
+        if film.prediction is not None and film.prediction.model_id == model_id:
+            return of_card
+        return of_then(tuple(sorted(film.operating_points.items())))
+
+    return points
+
+
+def standings(
+    study: PastStudy, policy: Policy, points: Callable[[PastFilm], Mapping[str, float]]
+) -> Iterator[Standing]:
+    """The study film by film, from the first on that was read: before that nothing is told of it."""
     latest: dict[str, tuple[int, FilmResult]] = {}  # by instance: version and result
     earlier: list[FilmResult] = []
     called: set[str] = set()
-    hears: dict[str, WouldHear] = {}
     urgency, reasons = Urgency.ROUTINE, tuple[Reason, ...]()
-    model = said = ""
+    was_read = False
     for film in study.films:
         called.add(film.called_ae)
-        result = _decide(film, plan)
+        result = _decide(film, policy, points)
         version, before = latest.get(film.instance.sop_uid, (film.version, None))
         if before is not None and version != film.version and before.not_analysed is None:
             earlier.append(before)
         latest[film.instance.sop_uid] = (film.version, result)
-        if film.prediction is None and not said:
-            continue  # nothing is told of a study of which nothing was read
-        results = [each for _, each in latest.values()]
+        was_read = was_read or film.prediction is not None
+        if not was_read:
+            continue
+        results = tuple(each for _, each in latest.values())
         verdict = settle((*results, *earlier))
         if verdict.urgency >= urgency:  # else what raised it stands
             urgency, reasons = verdict.urgency, verdict.reasons
+        yield Standing(film=film, urgency=urgency, reasons=reasons, results=results, called_ae=frozenset(called))
+
+
+def rehearse(study: PastStudy, plan: Plan) -> dict[str, WouldHear]:
+    """Who would have heard of `study`, and what."""
+    hears: dict[str, WouldHear] = {}
+    model = said = ""
+    for standing in standings(study, plan.policy, plan.operating_points):
+        film, reasons = standing.film, standing.reasons
         model = model if film.prediction is None else film.prediction.model_id
-        content = digest(ModelRef(id=model, name="", version=""), urgency, reasons, results)
+        content = digest(ModelRef(id=model, name="", version=""), standing.urgency, reasons, standing.results)
         if content == said:
             continue
         said = content
         findings = frozenset(reason.finding for reason in reasons)
         news = News(
-            urgency=urgency,
+            urgency=standing.urgency,
             findings=findings,
-            called_ae=frozenset(called),
+            called_ae=standing.called_ae,
             modality=study.modality,
             decided_at=film.concluded_at,
         )
         for name in plan.route(news, hears.keys()):
             heard = hears.setdefault(name, WouldHear())
-            heard.urgency, heard.findings = urgency, findings
+            heard.urgency, heard.findings = standing.urgency, findings
             heard.messages += 1
     return hears
 
@@ -111,10 +156,10 @@ def compare(tallies: dict[str, Tally], study: PastStudy, hears: Mapping[str, Wou
         tallies.setdefault(name, Tally()).add(study.told.get(name), hears.get(name))
 
 
-def _decide(film: PastFilm, plan: Plan) -> FilmResult:
+def _decide(film: PastFilm, policy: Policy, points: Callable[[PastFilm], Mapping[str, float]]) -> FilmResult:
     if film.prediction is None:
         return FilmResult(instance=film.instance, not_analysed=film.not_analysed)
-    decision = decide(film.prediction, plan.policy, plan.operating_points(film))
+    decision = decide(film.prediction, policy, points(film))
     return FilmResult(
         instance=film.instance,
         binary=film.prediction.binary,

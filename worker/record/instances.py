@@ -43,6 +43,8 @@ _ARRIVED: Final = (
         closed=False,
         # A film that came after the report is news, and may raise the study again.
         withdrawn=case((Study.withdrawn == word(Withdrawal.REPORTED), None), else_=Study.withdrawn),
+        read_by=None,
+        read_at=None,
         changes=Study.changes + 1,
     )
 )

@@ -22,7 +22,8 @@ from worker.record.database import Database
 from worker.record.revisions import STUDY, films_of, instance_of, revise
 from worker.record.rows import by_study, lapsed, one_of, settle_studies, word
 from worker.record.second_look import compare_again
-from worker.record.shapes import clean, reason_to_json, reasons_from_json
+from worker.record.shapes import clean, reason_to_json, reasons_from_json, scanner_to_json
+from worker.record.studies import model_of
 
 Settle = Callable[[tuple[FilmResult, ...]], StudyVerdict]
 
@@ -89,6 +90,7 @@ _READ: Final = (
         not_analysed=None,
         detail="",
         concluded_at=bindparam("now"),
+        scanner=bindparam("made_with"),
         **_NO_LEASE,
     )
     .returning(JobRow.reading)
@@ -101,6 +103,7 @@ _NOT_READ: Final = (
         not_analysed=bindparam("code"),
         detail=bindparam("because"),
         concluded_at=bindparam("now"),
+        scanner=bindparam("made_with"),
         **_NO_LEASE,
     )
 )
@@ -231,7 +234,8 @@ class Jobs:
         `settle` is given every film of the study that has a result: the version that counts of each, and readings
         of earlier versions, because what one of them showed is not unsaid by its successor. The study's urgency
         only rises; where `settle` says less than before, the reasons that raised it stand. A revision is written
-        when a film of the study was read and there is something new to tell; `route` says who hears of it.
+        when a film of the study was read and there is something new to tell, in the name of the `model` that read it;
+        `route` says who hears of it.
 
         Raises
         ------
@@ -258,7 +262,8 @@ class Jobs:
                     reasons=verdict.reasons if verdict.urgency == urgency else reasons_from_json(study.reasons),
                     films=films,
                     called_ae=called_ae,
-                    model=model,
+                    # what was not read says nothing: the word that stands is that of the model that gave it
+                    model=model if isinstance(outcome, Read) else model_of(connection, study),
                     route=route,
                     now=now,
                     state=state,
@@ -290,7 +295,8 @@ def _mine(job: Job, worker: str) -> dict[str, Any]:
 
 def _record(connection: Connection, job: Job, worker: str, outcome: FilmOutcome, now: datetime) -> None:
     """The result of one film, if the job is still this worker's."""
-    mine = {**_mine(job, worker), "now": now}
+    made_with = None if outcome.scanner is None else scanner_to_json(outcome.scanner)
+    mine = {**_mine(job, worker), "now": now, "made_with": made_with}
     if isinstance(outcome, NotRead):
         to = JobState.FAILED if outcome.code is NotAnalysed.MODEL_FAILED else JobState.NOT_ANALYSED
         values = {**mine, "to": to.value, "code": outcome.code.value, "because": clean(outcome.detail)}
@@ -316,5 +322,6 @@ def _record(connection: Connection, job: Job, worker: str, outcome: FilmOutcome,
             "remarks": list(outcome.remarks),
             "timings_ms": dict(prediction.timings_ms),
             "concluded_at": now,
+            "policy": decision.policy,
         },
     )

@@ -18,6 +18,7 @@ from schemas.lifecycle import OutboxState
 from schemas.tables import OutboxRow, Revision, Study
 from worker.record.database import Database
 from worker.record.overtaken import overtake
+from worker.record.pauses import NOT_HELD
 from worker.record.rows import by_study, lapsed, lock_studies, one_of, touch_studies, word
 from worker.record.shapes import clean, film_from_json, reasons_from_json
 
@@ -82,7 +83,7 @@ _CLAIMABLE: Final = (
     )
     .join(Revision, Revision.id == OutboxRow.revision_id)
     .join(Study, Study.id == OutboxRow.study_id)
-    .where(*_FREE, OutboxRow.next_attempt_at <= bindparam("now"))
+    .where(*_FREE, OutboxRow.next_attempt_at <= bindparam("now"), NOT_HELD)
     .order_by(OutboxRow.urgency.desc(), OutboxRow.created_at, OutboxRow.id)
     .limit(bindparam("limit"))
     .with_for_update(of=OutboxRow, skip_locked=True)
@@ -250,6 +251,7 @@ class Outbox:
     def claim(self, destination: str, worker: str, limit: int, lease: timedelta, now: datetime) -> list[Delivery]:
         """Take up to `limit` flags that are due: by urgency, then as decided; of a study only the earliest.
 
+        While flags are paused (`worker.record.pauses`) withdrawals alone are due.
         The flag's predecessor is the last revision that this destination is known to have taken.
         """
 

@@ -51,8 +51,9 @@ def lapsed(table: Any, now: datetime, dead: Iterable[str]) -> ColumnElement[bool
     return (table.lease_until < now) | table.lease_owner.in_(list(dead))  # type: ignore[no-any-return]
 
 
-# What a reading list shows: the study's films are here, and nobody has reported it.
-ON_LIST: Final = (Study.closed.is_(False), Study.withdrawn.is_distinct_from(word(Withdrawal.REPORTED)))
+NOT_REPORTED: Final = (Study.closed.is_(False), Study.withdrawn.is_distinct_from(word(Withdrawal.REPORTED)))
+# What a reading list shows: the study's films are here, and nobody has read or reported it.
+ON_LIST: Final = (*NOT_REPORTED, Study.read_at.is_(None))
 
 _TURNS: Final = 0x68696C76  # key of PostgreSQL's advisory lock
 

@@ -14,6 +14,7 @@ from schemas.flag import FilmResult
 from schemas.identity import InstanceRef, StudyContext
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import ModelRef
+from schemas.scanner import Scanner
 
 
 def clean(text: str) -> str:
@@ -50,6 +51,11 @@ def reasons_from_json(raw: Iterable[Mapping[str, Any]]) -> tuple[Reason, ...]:
 def findings_from_json(raw: Mapping[str, float]) -> dict[Label, float]:
     """In the order of the model's outputs, whatever order the column gives back."""
     return {label: raw[label] for label in Label if label in raw}
+
+
+def scanner_to_json(scanner: Scanner) -> dict[str, Any]:
+    """As stored with a film."""
+    return {key: clean(value) if isinstance(value, str) else value for key, value in asdict(scanner).items()}
 
 
 def film_to_json(film: FilmResult) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from schemas.tables import Job, Revision, Study
 from worker.record.database import Database
 from worker.record.overtaken import overtake
 from worker.record.revisions import STUDY, films_of, revise
-from worker.record.rows import ON_LIST, by_study, lock_studies, word
+from worker.record.rows import NOT_REPORTED, by_study, lock_studies, word
 from worker.record.shapes import reasons_from_json
 
 _FINALISE: Final = (
@@ -42,7 +42,7 @@ _OLD: Final = (
 _TO_WITHDRAW: Final = STUDY.where(
     Study.id.in_(bindparam("ids", expanding=True)), Study.revision > 0, Study.withdrawn.is_(None)
 ).order_by(Study.id)
-_TO_TELL_AGAIN: Final = STUDY.where(Study.id == bindparam("study_id"), Study.revision > 0, *ON_LIST)
+_TO_TELL_AGAIN: Final = STUDY.where(Study.id == bindparam("study_id"), Study.revision > 0, *NOT_REPORTED)
 _SILENCE: Final = update(Study).where(Study.id == bindparam("study_id")).values(withdrawn_at=bindparam("b_now"))
 _MODEL: Final = select(Revision.model_id, Revision.model_name, Revision.model_version).where(
     Revision.study_id == bindparam("study_id"), Revision.revision == bindparam("revision")

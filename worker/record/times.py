@@ -112,6 +112,8 @@ _FLAGS: Final = (
     .order_by(OutboxRow.id, Job.id)
     .limit(bindparam("limit"))
 )
+# Where to begin: an index has the times, and the rows in order of their number are all that is read from there.
+_FIRST: Final = select(func.min(OutboxRow.id)).where(OutboxRow.created_at >= bindparam("since"))
 _ARRIVALS: Final = select(func.count(), func.min(Study.received_at), func.max(Study.received_at)).where(
     Study.received_at >= bindparam("since"), Study.received_at < bindparam("until")
 )
@@ -182,7 +184,10 @@ class Times:
     def flags(self, since: datetime, until: datetime) -> Iterator[FlagTimes]:
         """Flags decided in [since, until), in the order in which they were queued."""
         values = {"since": since, "until": until, "limit": CHUNK}
-        after = 0
+        first = self._database.read(lambda connection: connection.scalar(_FIRST, {"since": since}))
+        if first is None:
+            return
+        after = first - 1
         while True:
             rows = self._database.read(partial(_rows, values=values | {"after": after}))
             for row in _once_each(rows):

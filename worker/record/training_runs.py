@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, insert, null, select, update
 
 from schemas.errors import ConfigurationError, RecordError
-from schemas.tables import TrainingRunRow
-from schemas.training_run import FINISHED, NAME, RUN_MOVES, Progress, RunState, TrainingRun
+from schemas.tables import TrainerRow, TrainingReportRow, TrainingRunRow
+from schemas.training_run import FINISHED, NAME, RUN_MOVES, KnownTrainer, Progress, RunState, TrainingRun
 from worker.record.database import Database
 from worker.record.rows import word
 from worker.record.shapes import clean
@@ -19,6 +20,12 @@ LARGEST: Final = 64 << 10  # characters of a description
 
 _BY_ID: Final = select(TrainingRunRow).where(TrainingRunRow.id == bindparam("run"))
 _LATEST: Final = select(TrainingRunRow).order_by(TrainingRunRow.id.desc()).limit(bindparam("limit"))
+_REPORT: Final = select(TrainingReportRow.html).where(TrainingReportRow.run_id == bindparam("run"))
+_TRAINERS: Final = (
+    select(TrainerRow)
+    .where(TrainerRow.seen_at >= bindparam("since"))
+    .order_by(TrainerRow.seen_at.desc(), TrainerRow.name)
+)
 _TOKEN: Final = select(func.count(), func.sum(TrainingRunRow.changes), func.max(TrainingRunRow.id))
 _CHANGE: Final = (
     update(TrainingRunRow).where(TrainingRunRow.id == bindparam("run")).values(changes=TrainingRunRow.changes + 1)
@@ -54,34 +61,28 @@ class TrainingRuns:
         data:
             The folder of films, as the trainer's host knows it.
         preset, description:
-            One of them: a name that the trainer looks up (presets are not known here), or TOML in full.
+            A name that the trainer looks up (presets are not known here), or TOML in full; of both, the TOML is laid
+            over the preset.
 
         Raises
         ------
         ConfigurationError
-            A name that cannot be a folder's, no data, neither or both descriptions, or no TOML.
+            A name that cannot be a folder's, no data, no description, or no TOML.
         RecordError
             The database refused.
         """
-        _proper(name, data, preset, description)
-        values: dict[str, Any] = {
-            "name": name,
-            "state": RunState.REQUESTED.value,
-            "preset": preset,
-            "description": description,
-            "data": clean(data),
-            "folder": "",
-            "requested_by": clean(requested_by)[:200],
-            "requested_at": now,
-            "attempts": 0,
-            "cancel_asked": False,
-            "progress": Progress().to_json(),
-            "result": null(),  # not JSON's null
-            "error": "",
-            "changes": 1,
-        }
-        statement = insert(TrainingRunRow).values(values).returning(TrainingRunRow.id)
-        return self._database.write(lambda connection: int(connection.execute(statement).scalar_one()))
+        proper(name, data, preset, description)
+        return self._database.write(
+            lambda connection: ask(
+                connection,
+                name=name,
+                preset=preset,
+                description=description,
+                data=data,
+                requested_by=requested_by,
+                now=now,
+            )
+        )
 
     def ask_to_cancel(self, run: int, now: datetime) -> RunState:
         """Call a run off; returns its state: CANCELLED at once when it waited, else still RUNNING until it stops.
@@ -131,6 +132,24 @@ class TrainingRuns:
         """One run. Raises `RecordError` when it is not known."""
         return self._database.read(lambda connection: _found(connection, run))
 
+    def find(self, run: int) -> TrainingRun | None:
+        """One run; None when it is not known."""
+        row = self._database.read(lambda connection: connection.execute(_BY_ID, {"run": run}).one_or_none())
+        return None if row is None else TrainingRun.of(row._mapping)
+
+    def report(self, run: int) -> str | None:
+        """The page that the run left; None when there is none."""
+        return self._database.read(lambda connection: connection.scalar(_REPORT, {"run": run}))
+
+    def trainers(self, since: datetime) -> Sequence[KnownTrainer]:
+        """Those that were heard of since then, the latest first."""
+        return self._database.read(
+            lambda connection: [
+                KnownTrainer(name=row.name, presets=row.presets, seen_at=row.seen_at)
+                for row in connection.execute(_TRAINERS, {"since": since})
+            ]
+        )
+
     def change_token(self) -> str:
         """A value that differs from an earlier one whenever `list` or `show` may say something new."""
         return self._database.read(
@@ -145,13 +164,37 @@ def _found(connection: Connection, run: int, *, lock: bool = False) -> TrainingR
     return TrainingRun.of(row._mapping)
 
 
-def _proper(name: str, data: str, preset: str, description: str) -> None:
+def ask(
+    connection: Connection, *, name: str, preset: str, description: str, data: str, requested_by: str, now: datetime
+) -> int:
+    """Queue a run whose words are `proper`; returns its number."""
+    values: dict[str, Any] = {
+        "name": name,
+        "state": RunState.REQUESTED.value,
+        "preset": preset,
+        "description": clean(description),
+        "data": clean(data),
+        "folder": "",
+        "requested_by": clean(requested_by)[:200],
+        "requested_at": now,
+        "attempts": 0,
+        "cancel_asked": False,
+        "progress": Progress().to_json(),
+        "result": null(),  # not JSON's null
+        "error": "",
+        "changes": 1,
+    }
+    return int(connection.execute(insert(TrainingRunRow).values(values).returning(TrainingRunRow.id)).scalar_one())
+
+
+def proper(name: str, data: str, preset: str, description: str) -> None:
+    """Whether a run can be asked for so. Raises `ConfigurationError`."""
     if not NAME.fullmatch(name):
         raise ConfigurationError(f"name {name[:80]!r}: letters, digits, . _ - and no more than 63 of them")
     if not data.strip():
         raise ConfigurationError("data: say in which folder the films are")
-    if bool(preset) == bool(description):
-        raise ConfigurationError("a run is described by a preset or by a TOML file: give one of them")
+    if not preset and not description:
+        raise ConfigurationError("a run is described by a preset, by a TOML file, or by both: give one of them")
     if preset and not NAME.fullmatch(preset):
         raise ConfigurationError(f"preset {preset[:80]!r}: not the name of a preset")
     if len(description) > LARGEST:

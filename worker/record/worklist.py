@@ -5,25 +5,38 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, case, exists, func, literal, or_, select
 
 from schemas.decision import Urgency
 from schemas.flag import Withdrawal
 from schemas.lifecycle import JobState, OutboxState, StudyState
 from schemas.not_analysed import NotAnalysed
-from schemas.tables import Job, OutboxRow, PredictionRow, RejectionRow, Revision, Study
+from schemas.tables import DestinationRow, Job, OutboxRow, PauseRow, PredictionRow, RejectionRow, Revision, Study
 from worker.record.database import Database
 from worker.record.rows import ON_LIST, one_of
 
+# STAT goes first, then what has waited too long: a stream of urgent studies starves nobody.
+_PLACE: Final = case(
+    (Study.rank >= int(Urgency.STAT), literal(3)),
+    (Study.received_at <= bindparam("overdue_since"), literal(2)),
+    else_=Study.rank,
+)
+_OVERDUE: Final = 2
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_WORDS: Final = 6
 _PAGE: Final = (
-    select(Study)
+    select(Study, _PLACE.label("place"))
     .where(*ON_LIST)
-    .order_by(Study.rank.desc(), Study.received_at, Study.id)
+    .order_by(_PLACE.desc(), Study.received_at, Study.id)
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
+)
+_SEARCHED: Final = tuple(
+    func.lower(Study.context[key].as_string())
+    for key in ("patient_name", "patient_id", "accession_number", "study_description")
 )
 _FILMS: Final = (
     select(Job.study_id, Job.state, Job.not_analysed, func.count().label("films"))
@@ -46,12 +59,45 @@ _DELIVERIES: Final = (
 )
 _TOKEN: Final = select(func.count(), func.sum(Study.changes), func.max(Study.id)).where(Study.closed.is_(False))
 _TURNED_AWAY: Final = select(func.sum(RejectionRow.count), func.max(RejectionRow.id))
+_NOTICED: Final = select(
+    select(func.max(PauseRow.id)).scalar_subquery(), func.count(), func.max(DestinationRow.since)
+).select_from(DestinationRow)
 _BY_URGENCY: Final = select(Study.rank, func.count()).where(*ON_LIST).group_by(Study.rank)
 _BY_STATE: Final = (
     select(Job.state, func.count())
     .where(one_of(Job.state, [JobState.SPOOLED, JobState.READING, JobState.FAILED]))
     .group_by(Job.state)
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Filter:
+    """Which studies of the list are wanted; what is empty lets everything through."""
+
+    text: str = ""  # each of its words in the name, ID, accession number or description
+    urgency: Urgency | None = None
+    modality: str = ""
+    reader: str = ""  # whose claims
+    free: bool = False  # what nobody has claimed
+    not_analysed: bool = False  # a film of it could not be read
+
+    def conditions(self) -> list[Any]:
+        """For the statement that looks for studies."""
+        found: list[Any] = []
+        for word_ in self.text.lower().split()[:_MOST_WORDS]:
+            found.append(or_(*(column.contains(word_, autoescape=True) for column in _SEARCHED)))
+        if self.urgency is not None:
+            found.append(Study.rank == int(self.urgency))
+        if self.modality:
+            found.append(Study.context["modality"].as_string() == self.modality)
+        if self.reader:
+            found.append(Study.claimed_by == self.reader)
+        if self.free:
+            found.append(Study.claimed_by.is_(None))
+        if self.not_analysed:
+            film = (Job.study_id == Study.id, Job.current, Job.not_analysed.is_not(None))
+            found.append(exists().where(*film))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +117,9 @@ class WorklistRow:
     """One study. `films` counts instances by the state of their latest version."""
 
     study_uid: str
-    urgency: Urgency  # its place in the list: the flag's or the order's, whichever is higher
+    place: int  # in the list, the highest first; groups of equal place stand together
+    urgency: Urgency  # the flag's or the order's, whichever is higher
+    overdue: bool  # it has waited so long that it goes before all but STAT
     order_urgency: Urgency
     reasons: tuple[str, ...]  # words, of the flag
     state: StudyState
@@ -88,6 +136,9 @@ class WorklistRow:
     modality: str
     films: Mapping[JobState, int]
     deliveries: tuple[DeliverySummary, ...]
+    opened_at: datetime | None  # somebody looked at it, first
+    claimed_by: str  # empty: nobody
+    claimed_at: datetime | None
 
     @property
     def ordered(self) -> str:
@@ -109,11 +160,18 @@ class Worklist:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def rows(self, limit: int, offset: int = 0) -> list[WorklistRow]:
-        """Open studies in reading order: the most urgent first, of equals the one that waits longest."""
+    def rows(
+        self, limit: int, offset: int = 0, *, overdue_since: datetime = _NEVER, wanted: Filter | None = None
+    ) -> list[WorklistRow]:
+        """Open studies in reading order: the most urgent first, of equals the one that waits longest.
+
+        What came before `overdue_since` goes before all but STAT.
+        """
+        page = _PAGE.where(*wanted.conditions()) if wanted else _PAGE
+        values = {"limit": limit, "offset": offset, "overdue_since": overdue_since}
 
         def work(connection: Connection) -> list[WorklistRow]:
-            studies = connection.execute(_PAGE, {"limit": limit, "offset": offset}).all()
+            studies = connection.execute(page, values).all()
             ids = {"ids": [study.id for study in studies]}
             films: dict[int, list[Any]] = defaultdict(list)
             for group in connection.execute(_FILMS, ids):
@@ -147,10 +205,11 @@ class Worklist:
         return self._database.read(work)
 
     def change_token(self) -> str:
-        """A value that differs from an earlier one whenever the list, or who was turned away, may have changed."""
+        """A value that differs from an earlier one whenever the list may have changed, or who was turned away, or what
+        holds for all of it: flags are paused, a destination is down."""
 
         def work(connection: Connection) -> str:
-            parts = (*connection.execute(_TOKEN).one(), *connection.execute(_TURNED_AWAY).one())
+            parts = [part for asked in (_TOKEN, _TURNED_AWAY, _NOTICED) for part in connection.execute(asked).one()]
             return ".".join(str(part or 0) for part in parts)
 
         return self._database.read(work)
@@ -196,7 +255,9 @@ def _row(study: Any, films: list[Any], deliveries: tuple[DeliverySummary, ...]) 
     context = study.context
     return WorklistRow(
         study_uid=study.study_uid,
+        place=study.place,
         urgency=Urgency(study.rank),
+        overdue=study.place == _OVERDUE,
         order_urgency=Urgency(study.order_urgency),
         reasons=tuple(reason["words"] for reason in study.reasons),
         state=StudyState(study.state),
@@ -213,6 +274,9 @@ def _row(study: Any, films: list[Any], deliveries: tuple[DeliverySummary, ...]) 
         modality=context["modality"],
         films=counts,
         deliveries=deliveries,
+        opened_at=study.opened_at,
+        claimed_by=study.claimed_by or "",
+        claimed_at=study.claimed_at,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from schemas.errors import DeliveryError
+from schemas.watching import Pause
 from worker.record.outbox import Outbox, Overdue
 
 EVERY = timedelta(seconds=30)
@@ -63,16 +64,19 @@ class Told:
         new.replace(self._path)
 
 
-def run_once(outbox: Outbox, told: Told, tell: Tell, now: datetime, *, after: timedelta) -> int:
+def run_once(
+    outbox: Outbox, told: Told, tell: Tell, now: datetime, *, after: timedelta, pause: Pause | None = None
+) -> int:
     """Alarm for each destination one of whose flags waits for longer than `after`, or was refused that long ago;
     returns how many were told of.
 
     It is over when none waits for longer than half of that, so that a slow destination does not alarm by the minute.
+    While flags are paused that is what is told: a pause that was forgotten is found out so.
     """
     late = {_kind(overdue): overdue for overdue in outbox.overdue(now - after / 2)}
     count = 0
     for kind, overdue in late.items():
-        if kind not in told and overdue.since <= now - after and _told(tell, kind, *_begins(overdue)):
+        if kind not in told and overdue.since <= now - after and _told(tell, kind, *_begins(overdue, pause)):
             told.note(kind, overdue.since)
             count += 1
     for kind, since in told.since().items():
@@ -97,7 +101,7 @@ def _told(tell: Tell, destination: str, subject: str, text: str, key: str) -> bo
     return True
 
 
-def _begins(overdue: Overdue) -> tuple[str, str, str]:
+def _begins(overdue: Overdue, pause: Pause | None) -> tuple[str, str, str]:
     one = overdue.flags == 1
     since = f"{overdue.since.astimezone():%Y-%m-%d %H:%M}"
     if overdue.refused:
@@ -108,6 +112,9 @@ def _begins(overdue: Overdue) -> tuple[str, str, str]:
         flags = "1 flag waits" if one else f"{overdue.flags} flags wait"
         head = f"{flags} for destination {overdue.destination} since {since}"
         mend = "hilum goes on trying."
+        if pause is not None:
+            paused = f"{pause.at.astimezone():%Y-%m-%d %H:%M}"
+            mend = f"Flags are paused since {paused} by {pause.who}: {pause.why}. They go when somebody resumes them."
     error = f"Last error: {overdue.last_error}" if overdue.last_error else "No error was reported."
     text = f"{head}.\n{error}\n\n{mend}\n"
     return f"hilum: {head}", text, f"late {_kind(overdue)} {overdue.since.isoformat()}"

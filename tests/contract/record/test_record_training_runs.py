@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigurationError, LeaseLost, RecordError
-from schemas.training_run import ATTEMPTS, FINISHED, RUN_MOVES, Progress, RunState, before
+from schemas.training_run import ATTEMPTS, FINISHED, RUN_MOVES, Curve, Progress, RunState, before
 from tests.contract.record.given import NOW, Record, after
 from training.runs import Claimed, Runs
 from worker.record.training_runs import TrainingRuns
@@ -201,7 +201,6 @@ def test_what_cannot_be_a_request_is_refused(runs: TrainingRuns) -> None:
         ({"name": "x" * 64}, "name"),
         ({"data": " "}, "in which folder"),
         ({"preset": ""}, "give one of them"),
-        ({"description": "seed = 1"}, "give one of them"),
         ({"preset": "../../secret"}, "not the name of a preset"),
         ({"preset": "", "description": "seed = "}, "not TOML"),
         ({"preset": "", "description": "#" * 70_000}, "longer than"),
@@ -212,9 +211,63 @@ def test_what_cannot_be_a_request_is_refused(runs: TrainingRuns) -> None:
 
 
 def test_an_unknown_run_is_said_so(runs: TrainingRuns) -> None:
+    assert runs.find(7) is None
     for ask in (runs.show, lambda n: runs.ask_to_cancel(n, NOW), lambda n: runs.resume(n, NOW)):
         with pytest.raises(RecordError, match="7 is not known"):
             ask(7)
+
+
+def test_every_stage_and_the_end_of_the_log_are_kept(runs: TrainingRuns, queue: Runs) -> None:
+    number = request(runs)
+    curves = (
+        Curve(task="multilabel", stage="64px", epochs=({"epoch": 1, "loss": 0.5, "auroc": 0.6},)),
+        Curve(task="binary", stage="96px"),
+    )
+    queue.progress(claim(queue), Progress(task="binary", curves=curves, log="one\ntwo"), LEASE, NOW)
+    found = runs.find(number)
+    assert found is not None
+    assert (found.progress.curves, found.progress.log) == (curves, "one\ntwo")
+    raw = {"curves": ["none", {"task": "a\0b", "stage": 5, "epochs": {"not": "a list"}}, *({"task": "x"},) * 99]}
+    assert len(Progress.of(raw).curves) == 64
+    assert Progress.of({"curves": raw["curves"][:2]}).curves == (Curve(task="a b", stage="5"),)
+    assert Progress.of({"log": "x" * 9000, "curves": "none"}) == Progress(log="x" * 6000)
+
+
+def test_the_report_is_kept_with_the_run_that_it_is_of(runs: TrainingRuns, queue: Runs) -> None:
+    with_one, without = request(runs, at=0), request(runs, at=1)
+    queue.finish(claim(queue), {"bundle": "/a"}, NOW, "<p>rep\0ort</p>")
+    queue.finish(claim(queue), {"bundle": "/b"}, NOW)
+    assert (runs.report(with_one), runs.report(without)) == ("<p>report</p>", None)
+
+
+def test_no_report_without_the_lease(runs: TrainingRuns, queue: Runs) -> None:
+    number = request(runs)
+    claimed = claim(queue)
+    queue.rescue(after(61))
+    with pytest.raises(LeaseLost):
+        queue.finish(claimed, {}, after(62), "<p>late</p>")
+    assert runs.report(number) is None
+
+
+def test_trainers_are_known_while_they_say_that_they_are_there(runs: TrainingRuns, queue: Runs) -> None:
+    queue.here("a/1", {"old": "words"}, after(0))
+    queue.here("b/2", {"quick": "a trial"}, after(50))
+    queue.here("a/1", {"nih": "everything"}, after(60))
+    assert [(t.name, t.presets, t.seen_at) for t in runs.trainers(after(0))] == [
+        ("a/1", {"nih": "everything"}, after(60)),
+        ("b/2", {"quick": "a trial"}, after(50)),
+    ]
+    assert [t.name for t in runs.trainers(after(55))] == ["a/1"]
+    queue.left("a/1")
+    assert [t.name for t in runs.trainers(after(0))] == ["b/2"]
+    queue.here("c/3", {}, after(50 + 2 * 86400))
+    assert [t.name for t in runs.trainers(after(0))] == ["c/3"]
+
+
+def test_a_preset_and_what_is_laid_over_it(runs: TrainingRuns, queue: Runs) -> None:
+    runs.request(name="a", preset="quick", description="seed = 3", data="/films", requested_by="anna", now=NOW)
+    claimed = claim(queue)
+    assert (claimed.preset, claimed.description, claimed.folder) == ("quick", "seed = 3", "")
 
 
 def test_the_change_token_moves_with_what_is_to_see(runs: TrainingRuns, queue: Runs) -> None:

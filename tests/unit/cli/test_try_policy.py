@@ -100,6 +100,15 @@ def test_other_destinations_are_tried_with_the_policy_in_force(folder: Path) -> 
     assert (rows["pacs"]["was"], rows["pacs"]["lost"]) == (5, 5)
 
 
+def test_what_the_file_does_not_hold_is_the_policy_in_force(folder: Path) -> None:
+    enact = ["policy", "enact", str(folder / "strict.toml"), "--note", "tried", "--yes"]
+    (folder / "strict.toml").write_text(STRICTER)
+    run = CliRunner().invoke(app, [*enact, "--config", str(folder / "hilum.toml")])
+    assert run.exit_code == 0, run.output
+    pacs = attempt(folder, "")["pacs"]
+    assert (pacs["would"], pacs["gained"], pacs["lost"]) == (3, 1, 3)
+
+
 def test_another_time(folder: Path) -> None:
     assert attempt(folder, "", "--days", "200")["pacs"]["was"] == 6
     since = (NOW - timedelta(days=2, hours=1)).strftime("%Y-%m-%dT%H:%M:%S")

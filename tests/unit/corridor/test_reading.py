@@ -17,8 +17,11 @@ from schemas.gate import GateRules
 from schemas.identity import InstanceRef, StudyContext
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import FilmOutcome, ModelRef, NotRead, Read
+from schemas.policy import InForce
 from schemas.prediction import Prediction
+from tests.unit.infer.bundles import card
 from worker.corridor.bell import Bell
+from worker.corridor.live import Live, Reader
 from worker.corridor.reading import Reading, ReadingRules
 from worker.record.jobs import Concluded, Job
 from worker.simulate import phantom
@@ -114,12 +117,15 @@ def read_all(jobs: ListJobs, answer: Callable[[], float] = lambda: 0.9) -> int:
     reading = Reading(
         jobs=jobs,  # type: ignore[arg-type]
         spool=Files(),  # type: ignore[arg-type]
-        engine=Says(answer),  # type: ignore[arg-type]
+        live=Live(
+            Reader(
+                engine=Says(answer),  # type: ignore[arg-type]
+                model=ModelRef(id="m", name="m", version="1"),
+                card=card(thresholds=CARD, input_size=224),
+            )
+        ),
         gate=GateRules(),
-        policy=Policy(),
-        operating_points=CARD,
-        model=ModelRef(id="m", name="m", version="1"),
-        input_size=224,
+        policy=lambda card: InForce(number=7, policy=Policy(), operating_points=card),
         route=lambda news, told: [],
         work=Bell(),
         news=news,
@@ -140,7 +146,10 @@ def test_a_film_is_read_decided_and_told(film: str) -> None:
     outcome = jobs.concluded[1]
     assert isinstance(outcome, Read)
     assert outcome.decision.urgency is Urgency.STAT
+    assert outcome.decision.policy == 7
     assert outcome.prediction.timings_ms.keys() >= {"decode", "tensor"}
+    assert outcome.scanner is not None
+    assert outcome.scanner.words == "hilum phantom, PA, 12 bit"
 
 
 def test_a_record_that_was_away_is_told_when_it_is_back(film: str) -> None:
@@ -155,7 +164,11 @@ def test_what_may_not_be_scored_is_concluded_with_its_code(tmp_path: Path) -> No
     phantom.dataset(1, rows=512, columns=448, view="LL").save_as(lateral, enforce_file_format=True)
     jobs = ListJobs(job(1, str(lateral)))
     read_all(jobs)
-    assert jobs.concluded[1] == NotRead(code=NotAnalysed.LATERAL, detail=jobs.concluded[1].detail)  # type: ignore[union-attr]
+    outcome = jobs.concluded[1]
+    assert isinstance(outcome, NotRead)
+    assert outcome.code is NotAnalysed.LATERAL
+    assert outcome.scanner is not None
+    assert outcome.scanner.words == "hilum phantom, LL, 12 bit"
 
 
 def test_a_passing_fault_gives_the_film_back_and_the_last_attempt_sets_it_aside(film: str) -> None:

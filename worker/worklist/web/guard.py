@@ -1,12 +1,15 @@
-"""What stands before every page: who may ask (Host), and what a browser may do with the answer (headers)."""
+"""What stands before every page: who may ask (Host), how much (length), and what a browser may do with the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from fastapi import HTTPException
+from starlette.datastructures import Headers as Given
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Nothing from elsewhere, nothing inline, nothing that makes markup out of text.
@@ -17,7 +20,7 @@ _POLICY: Final = "; ".join(
         "style-src 'self'",
         "img-src 'self'",
         "connect-src 'self'",
-        "form-action 'none'",
+        "form-action 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
@@ -36,6 +39,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 
+LONGEST: Final = 1 << 20  # bytes of a request's body; it is taken in before anybody knows who sends it
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -63,3 +67,28 @@ class KnownHost(TrustedHostMiddleware):
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
         super().__init__(app, allowed_hosts=[*LOOPBACK, *hosts], www_redirect=False)
+
+
+class Bounded:
+    """ASGI middleware: no request is longer than `LONGEST`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is short enough."""
+        declared = Given(scope=scope).get("content-length", "0") if scope["type"] == "http" else "0"
+        if not declared.isdecimal() or int(declared) > LONGEST:
+            await PlainTextResponse("this is too long", 413)(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > LONGEST:
+                raise HTTPException(413, "this is too long")
+            return message
+
+        await self._app(scope, counted, send)

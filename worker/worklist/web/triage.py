@@ -47,14 +47,15 @@ def row(study: WorklistRow) -> dict[str, Any]:
     }
 
 
-def story(found: dict[str, Any]) -> dict[str, Any]:
-    """The story of a study (`Worklist.results`) as triage mode tells it."""
+def story(found: dict[str, Any], *, research: bool = False) -> dict[str, Any]:
+    """The story of a study (`Worklist.results`) as triage mode tells it; research mode has the probabilities too."""
+    unshown = frozenset[str]() if research else _UNSHOWN_OF_PREDICTION
     return {
         **found,
         "films": [
             {
                 **_without(film, _UNSHOWN_OF_FILM),
-                "predictions": [_without(p, _UNSHOWN_OF_PREDICTION) for p in film["predictions"]],
+                "predictions": [_without(p, unshown) for p in film["predictions"]],
             }
             for film in found["films"]
         ],

@@ -3,6 +3,8 @@
 
 const MINUTE = 60_000;
 const PAUSE = 500; // ms between two fetches, however fast the news
+const AIM = 400; // ms after a movement in which a press is likely
+const MOST_SPARED = 4; // fetches in a row
 const SILENCE = 30_000; // ms; the server says something every 10 s, so this is a connection that died unnoticed
 const link = document.getElementById("link");
 let ahead = 0; // how far this machine's clock is ahead of the server's, ms
@@ -10,7 +12,11 @@ let source = null;
 let heard = 0; // when the server last said anything
 let fetching = false;
 let wanted = false;
+let fetched = Date.now(); // notices come with time too, though nothing changes: hilum is behind
 let held = false; // a pointer is down: a list that moves now would put another study under the click
+
+let aimed = 0; // when the pointer was last moved over the list: somebody is about to press
+let spared = 0; // fetches since then whose rows were not moved under it
 
 const live = () => document.getElementById("live");
 const rows = () => [...document.querySelectorAll("tr[data-key]")];
@@ -54,7 +60,11 @@ function settle() {
 function swap(fresh) {
   const known = new Map(rows().map((row) => [row.dataset.key, row.dataset.revision]));
   const focused = document.activeElement?.closest("tr[data-key]")?.dataset.key;
+  const id = live().contains(document.activeElement) ? document.activeElement.id : "";
+  const pressed = live().contains(document.activeElement) ? document.activeElement.id : "";
   live().replaceWith(fresh);
+  if (pressed) document.getElementById(pressed)?.focus({ preventScroll: true });
+  if (id) document.getElementById(id)?.focus({ preventScroll: true });
   for (const row of rows()) {
     if (known.get(row.dataset.key) !== row.dataset.revision) row.classList.add("fresh");
     if (row.dataset.key === focused) row.querySelector("a").focus({ preventScroll: true });
@@ -69,16 +79,21 @@ function refresh() {
   }
   fetching = true;
   wanted = false;
+  fetched = Date.now();
   const request = new XMLHttpRequest(); // it parses HTML itself, so that no string becomes markup
   request.open("GET", location.pathname + location.search);
+  request.setRequestHeader("X-Again", "1"); // the same page once more: nobody looked anew
   request.responseType = "document";
   request.timeout = 10_000;
   request.onloadend = () => {
+    if (request.status === 401) return location.reload(); // locked, or over
     const fresh = request.status === 200 ? request.response?.getElementById("live") : null;
-    if (fresh && !held) swap(document.adoptNode(fresh));
+    const aims = Date.now() - aimed < AIM && spared < MOST_SPARED;
+    spared = aims ? spared + 1 : 0;
+    if (fresh && !held && !aims) swap(document.adoptNode(fresh));
     setTimeout(() => {
       fetching = false;
-      if (wanted || held || !fresh) refresh();
+      if (wanted || held || aims || !fresh) refresh();
     }, fresh ? PAUSE : 4 * PAUSE);
   };
   request.send();
@@ -90,7 +105,7 @@ function listen() {
   source = null;
   if (document.hidden) return;
   heard = Date.now();
-  source = new EventSource("/events");
+  source = new EventSource(live().dataset.events);
   source.addEventListener("token", (event) => {
     heard = Date.now();
     say("live", "live");
@@ -109,6 +124,7 @@ function listen() {
 
 function watch() {
   tick();
+  if (!document.hidden && Date.now() - fetched > MINUTE) refresh();
   if (source && Date.now() - heard > SILENCE) {
     say("lost", `no connection to hilum: list as of ${clock()}`);
     listen();
@@ -118,9 +134,9 @@ function watch() {
 const clock = () => new Date().toLocaleTimeString([], { hour12: false });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && location.pathname !== "/") location.assign("/");
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && location.pathname !== "/" && document.activeElement === document.body) location.assign("/");
+  const step = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1 }[event.key];
+  if (!step || document.activeElement?.matches("input, select, textarea, canvas, [role=img]") || event.ctrlKey || event.metaKey || event.altKey) return;
   const all = rows();
   const at = all.indexOf(document.activeElement?.closest("tr[data-key]"));
   const next = all[at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step];
@@ -130,6 +146,9 @@ document.addEventListener("keydown", (event) => {
   next.scrollIntoView({ block: "nearest" });
 });
 
+document.addEventListener("pointermove", (event) => {
+  if (event.target.closest?.("tr[data-key]")) aimed = Date.now();
+});
 document.addEventListener("pointerdown", () => (held = true));
 for (const end of ["pointerup", "pointercancel", "dragend"]) document.addEventListener(end, () => (held = false));
 document.addEventListener("visibilitychange", listen);
