@@ -22,7 +22,7 @@ from worker.record.pauses import NOT_HELD
 from worker.record.rows import by_study, lapsed, lock_studies, one_of, touch_studies, word
 from worker.record.shapes import clean, film_from_json, reasons_from_json
 
-# Far more than an administrator who restarts, or a machine that is out of memory, kills in a row in the middle of a flag.
+# Far more than restarts, or a machine that is out of memory, kill in a row in the middle of one flag.
 MAX_DEATHS: Final = 50
 _DEADLY: Final = "{} senders were lost while they sent it; see the log, then replay"
 _DONE: Final = (OutboxState.SENT, OutboxState.REFUSED, OutboxState.SUPERSEDED)
