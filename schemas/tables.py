@@ -121,6 +121,8 @@ _open: Final[dict[str, Any]] = {f"{name}_where": Study.closed.is_(False) for nam
 Index("ix_studies_worklist", Study.rank.desc(), Study.received_at, Study.id, **_open)
 Index("ix_studies_state", Study.state, Study.last_received_at, **_open)
 Index("ix_studies_accession", Study.accession_number)
+_read: Final[dict[str, Any]] = {f"{name}_where": Study.read_at.is_not(None) for name in ("sqlite", "postgresql")}
+Index("ix_studies_read", Study.read_at, **_read)
 Index("ix_studies_patient", Study.patient_id)
 
 

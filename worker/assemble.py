@@ -144,7 +144,8 @@ class Worker:
             self.jobs,
             self.outbox,
             now(),
-            max_attempts=self.settings.reading.attempts,
+            # A reader that dies is seldom the film's fault: machines are restarted, and run out of memory.
+            max_attempts=5 * self.settings.reading.attempts,
             is_dead=owner.is_dead,
         )
 

@@ -339,7 +339,8 @@ class Model(_Section):
 class Reading(_Section):
     workers: Annotated[int, Field(ge=1)] = 3  # films in hand at once in this process
     lease_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
-    attempts: Annotated[int, Field(ge=1)] = 3  # a film that kills its reader this often is set aside as failed
+    # Of a film that cannot be read: then it is set aside as failed. Five times as many where its readers died.
+    attempts: Annotated[int, Field(ge=1)] = 3
     quiet_seconds: Seconds = 120.0  # then the study is final
 
 

@@ -169,3 +169,30 @@ def test_the_list_does_not_move_under_a_pointer_that_aims(browser: Browser, serv
         counts.add(page.locator("tr[data-key]").count())
     assert counts == {3}
     expect(page.locator("tr[data-key]")).to_have_count(4)  # it rests
+
+
+def test_a_study_is_taken_over_and_what_was_read_in_it_is_undone_from_the_list(
+    browser: Browser, server: Server, ward: Ward
+) -> None:
+    ward.desk().readings.claim("2.25.1", "Dr Gone", ward.now)
+    page = opened(browser, server, ward, "Dr One", "studies/2.25.1")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    page.keyboard.press("c")
+    expect(page.locator("#said")).to_have_text("Dr Gone has claimed it")
+    page.keyboard.press("Shift+C")
+    expect(page.locator(".identity")).to_contain_text("Dr One")
+    page.keyboard.press("r")
+    page.wait_for_url(server.url)
+    expect(page.locator("#said")).to_have_text("read; u takes it back")
+    expect(row(page, "PHANTOM, ONE")).to_have_count(0)
+    page.keyboard.press("u")
+    expect(row(page, "PHANTOM, ONE")).to_have_count(1)
+
+
+def test_what_came_since_the_page_was_drawn_is_not_read_with_it(browser: Browser, server: Server, ward: Ward) -> None:
+    page = opened(browser, server, ward, "Dr One", "studies/2.25.2")
+    expect(page.locator("#link")).to_have_attribute("data-state", "live")
+    page.route("**/studies/2.25.2", lambda route: route.abort())  # the page hears of nothing new
+    ward.study(2, read(PNEUMOTHORAX), "PHANTOM^TWO")
+    page.keyboard.press("r")
+    expect(page.locator("#said")).to_have_text("something new was said of it since you looked: look again")

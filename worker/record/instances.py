@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, case, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, insert, select, update
 
 from schemas.decision import Urgency
 from schemas.flag import Withdrawal
@@ -33,7 +33,7 @@ _OUTDATE: Final = (
     .values(current=False)
 )
 _NEW_JOB: Final = insert(Job).returning(Job.id)
-_ARRIVED: Final = (
+_ARRIVED_BESIDE: Final = (
     update(Study)
     .where(Study.id == bindparam("study_id"))
     .values(
@@ -41,13 +41,24 @@ _ARRIVED: Final = (
         state=word(StudyState.RECEIVING),
         last_received_at=bindparam("b_received_at"),
         closed=False,
-        # A film that came after the report is news, and may raise the study again.
-        withdrawn=case((Study.withdrawn == word(Withdrawal.REPORTED), None), else_=Study.withdrawn),
-        read_by=None,
-        read_at=None,
         changes=Study.changes + 1,
     )
 )
+# A film that came after the report, or after somebody read the study, is news, and may raise it again.
+_ARRIVED: Final = _ARRIVED_BESIDE.values(
+    withdrawn=case(
+        (
+            (Study.withdrawn == word(Withdrawal.REPORTED))
+            & func.coalesce(Study.reported_at < bindparam("b_received_at"), True),
+            None,
+        ),
+        else_=Study.withdrawn,
+    ),
+    read_by=None,
+    read_at=None,
+)
+# What readers and their workstations add to a study: presentation states, reports, encapsulated documents.
+_BESIDE: Final = ("1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.88.", "1.2.840.10008.5.1.4.1.1.104.")
 _AGAIN: Final = (
     update(Study).where(Study.id == bindparam("study_id")).values(last_received_at=bindparam("b_received_at"))
 )
@@ -71,6 +82,11 @@ _PATH_OF: Final = (
     .where(Study.study_uid == bindparam("study_uid"), Job.sop_uid == bindparam("sop_uid"), Job.current)
 )
 _PATHS: Final = select(Job.path).where(Job.path.is_not(None))
+
+
+def _is_news(sop_class: str) -> bool:
+    """Whether an instance may be a film that nobody has seen."""
+    return not sop_class.startswith(_BESIDE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +163,8 @@ class Instances:
             if study is None:
                 take_early_reports(connection, study_id, instance.study_uid, filed.context, received_at)
             else:
-                connection.execute(_ARRIVED, {"study_id": study_id, "b_received_at": received_at, **filed.bound})
+                arrived = _ARRIVED if _is_news(instance.sop_class) else _ARRIVED_BESIDE
+                connection.execute(arrived, {"study_id": study_id, "b_received_at": received_at, **filed.bound})
             return Received(outcome="version" if versions else "new", job_id=job_id, version=version)
 
         return self._database.write(work)

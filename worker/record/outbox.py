@@ -168,7 +168,9 @@ class Refusals:
 
 _later: Final = aliased(OutboxRow)
 _IS_TAKEN_BACK: Final = exists().where(
-    Study.id == OutboxRow.study_id, Study.withdrawn.is_not(None), Study.revision > OutboxRow.revision
+    Study.id == OutboxRow.study_id,
+    Study.revision > OutboxRow.revision,
+    or_(Study.withdrawn.is_not(None), Study.reported_at >= OutboxRow.created_at),
 )
 _SAYS_ALL: Final = ~_IS_TAKEN_BACK & ~exists().where(
     _later.study_id == OutboxRow.study_id,

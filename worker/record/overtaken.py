@@ -20,15 +20,20 @@ _other: Final = aliased(OutboxRow)
 
 
 def heard(row: Any) -> ColumnElement[bool]:
-    """Whether the destination may have this flag: it took it, or it was tried and not refused."""
-    return or_(row.sent_at.is_not(None), and_(row.attempts > 0, row.state != word(OutboxState.REFUSED)))
+    """Whether the destination may have this flag: it took it, or a try of it was not a refusal."""
+    unproven = or_(row.attempts > 1, and_(row.attempts == 1, row.state != word(OutboxState.REFUSED)))
+    return or_(row.sent_at.is_not(None), unproven)
 
 
 _UNHEARD: Final = and_(OutboxRow.attempts == 0, OutboxRow.sent_at.is_(None))
 _SAME_LINE: Final = (_other.study_id == OutboxRow.study_id, _other.destination == OutboxRow.destination)
 _IS_WITHDRAWAL: Final = exists().where(Revision.id == OutboxRow.revision_id, Revision.withdrawn.is_not(None))
 _IS_WITHDRAWN: Final = exists().where(Study.id == OutboxRow.study_id, Study.withdrawn.is_not(None))
-_IS_REPORTED: Final = exists().where(Study.id == OutboxRow.study_id, Study.withdrawn == word(Withdrawal.REPORTED))
+# Also where a film that came later has put the study back on the list since.
+_IS_REPORTED: Final = exists().where(
+    Study.id == OutboxRow.study_id,
+    or_(Study.withdrawn == word(Withdrawal.REPORTED), Study.reported_at >= OutboxRow.created_at),
+)
 _HAS_SUCCESSOR: Final = exists().where(
     *_SAME_LINE, _other.revision > OutboxRow.revision, _other.state != word(OutboxState.SUPERSEDED)
 )

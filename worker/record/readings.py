@@ -15,11 +15,12 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from schemas.findings import Label
 from schemas.flag import Withdrawal
+from schemas.lifecycle import StudyState
 from schemas.outcome import Route
 from schemas.readings import Feedback, Judgement
 from schemas.tables import FeedbackRow, Revision, Study
 from worker.record.database import Database
-from worker.record.rows import NOT_REPORTED, by_study
+from worker.record.rows import NOT_REPORTED, by_study, word
 from worker.record.shapes import clean
 from worker.record.studies import withdraw_locked
 
@@ -59,6 +60,7 @@ class Turn:
     words: str = ""
 
 
+CLAIMED_FOR: Final = timedelta(hours=2)  # whoever went home holds nobody up
 UNKNOWN: Final = Turn(done=False, words="this study is not known here")
 
 
@@ -81,7 +83,7 @@ class Readings:
         def work(connection: Connection, study: Any) -> Turn:
             if study.read_at is not None:
                 return Turn(done=False, words=f"{study.read_by} has read it already")
-            if study.claimed_by not in {None, reader} and not take_over:
+            if _is_anothers(study, reader, now) and not take_over:
                 return Turn(done=False, words=f"{study.claimed_by} has claimed it")
             if study.claimed_by != reader:
                 _set(connection, study, claimed_by=reader, claimed_at=now)
@@ -108,13 +110,19 @@ class Readings:
         *,
         judgement: Judgement | None = None,
         findings: Sequence[Label] = (),
+        revision: int | None = None,
     ) -> Turn:
-        """The reader has read it: it leaves the list. `judgement`: whether the flag, or its absence, was right."""
+        """The reader has read it: it leaves the list. `judgement`: whether the flag, or its absence, was right.
+
+        `revision` of the flag that the reader saw, where that is known: what came since is not read with it.
+        """
 
         def work(connection: Connection, study: Any) -> Turn:
+            if revision is not None and revision != study.revision:
+                return Turn(done=False, words="something new was said of it since you looked: look again")
             if study.read_at is not None and study.read_by != reader:
                 return Turn(done=False, words=f"{study.read_by} has read it already")
-            if study.claimed_by not in {None, reader}:
+            if _is_anothers(study, reader, now):
                 return Turn(done=False, words=f"{study.claimed_by} has claimed it")
             if study.read_at is None:
                 _set(connection, study, read_by=reader, read_at=now, claimed_by=None, claimed_at=None)
@@ -152,7 +160,9 @@ class Readings:
 
     def settle(self, route: Route, now: datetime, after: timedelta) -> int:
         """What was read `after` ago, and not undone, is over for everybody; returns how many studies."""
-        found = select(Study.id).where(*NOT_REPORTED, Study.read_at <= now - after)
+        # Not while a film of it waits to be read: what that says is seen first.
+        unread = Study.state == word(StudyState.RECEIVING)
+        found = select(Study.id).where(*NOT_REPORTED, Study.read_at <= now - after, ~unread)
 
         def work(connection: Connection, studies: list[int]) -> int:
             # Undone in this moment: the lock was waited for.
@@ -183,6 +193,11 @@ class Readings:
             return UNKNOWN if study is None else work(connection, study)
 
         return self._database.write(locked)
+
+
+def _is_anothers(study: Any, reader: str, now: datetime) -> bool:
+    """Whether somebody else has claimed it, not too long ago."""
+    return study.claimed_by not in {None, reader} and now - study.claimed_at < CLAIMED_FOR
 
 
 def _set(connection: Connection, study: Any, **values: Any) -> None:

@@ -6,7 +6,7 @@ One that comes before the first film of its study waits for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
@@ -15,7 +15,7 @@ from schemas.context import PatientRef, SignedReport, Verdict
 from schemas.findings import Label
 from schemas.flag import Withdrawal
 from schemas.outcome import Route
-from schemas.tables import EarlyReportRow, ReportRow
+from schemas.tables import EarlyReportRow, ReportRow, Study
 from worker.record.filing import BY_ACCESSION, BY_UID, corrected, follow, locked, patient_of
 from worker.record.second_look import compare_again
 from worker.record.shapes import clean
@@ -34,6 +34,9 @@ _EARLY: Final = (
     )
     .order_by(EarlyReportRow.said_at, EarlyReportRow.id)
 )
+# The other films of a study that comes late follow its first one at once, and were reported with it.
+_REST: Final = timedelta(minutes=10)
+_ALSO_THE_REST: Final = update(Study).where(Study.id == bindparam("study")).values(reported_at=bindparam("until"))
 _APPLIED: Final = delete(EarlyReportRow).where(EarlyReportRow.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -61,6 +64,7 @@ def take_early_reports(
         _apply(connection, study_id, report, _nobody, now)
     if mine:
         connection.execute(_APPLIED, {"ids": list(mine)})
+        connection.execute(_ALSO_THE_REST, {"study": study_id, "until": now + _REST})
 
 
 def _nobody(*_: object) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Text, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Text, bindparam, case, func, insert, select, update
 
 from schemas.decision import Reason, Urgency
 from schemas.flag import FilmResult, Withdrawal
@@ -51,6 +51,7 @@ _FILMS: Final = (
     .where(Job.study_id == bindparam("study_id"), (Job.reading > 0) | Job.not_analysed.is_not(None))
     .order_by(Job.id)
 )
+_RISES: Final = Study.urgency < bindparam("new_urgency")
 _REVISED: Final = (
     update(Study)
     .where(Study.id == bindparam("study_id"))
@@ -63,6 +64,8 @@ _REVISED: Final = (
         digest=bindparam("new_digest"),
         decided_at=bindparam("new_decided_at"),
         withdrawn=bindparam("new_withdrawn"),
+        # What raises the study came after whoever opened or read it: nobody has seen it.
+        **{name: case((_RISES, None), else_=getattr(Study, name)) for name in ("opened_at", "read_by", "read_at")},
         changes=Study.changes + 1,
     )
 )

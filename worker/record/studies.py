@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, bindparam, select, update
+from sqlalchemy import Connection, Select, bindparam, exists, func, select, update
 
 from schemas.decision import Urgency
 from schemas.flag import Withdrawal
 from schemas.lifecycle import StudyState
 from schemas.outcome import ModelRef, Route
-from schemas.tables import Job, Revision, Study
+from schemas.tables import Job, PredictionRow, Revision, Study
 from worker.record.database import Database
 from worker.record.overtaken import overtake
 from worker.record.revisions import STUDY, films_of, revise
@@ -50,7 +50,12 @@ _MODEL: Final = select(Revision.model_id, Revision.model_name, Revision.model_ve
 _REPORTED: Final = (
     update(Study)
     .where(Study.id.in_(bindparam("ids", expanding=True)))
-    .values(withdrawn=word(Withdrawal.REPORTED), reported_at=bindparam("b_now"), changes=Study.changes + 1)
+    # Whoever read it here saw what had come until then.
+    .values(
+        withdrawn=word(Withdrawal.REPORTED),
+        reported_at=func.coalesce(Study.read_at, bindparam("b_now")),
+        changes=Study.changes + 1,
+    )
 )
 _FILES: Final = (
     select(Job.id, Job.path)
@@ -83,9 +88,14 @@ def one(study_uid: str) -> Select[int]:
 
 
 def raised_by(model_id: str) -> Select[int]:
-    """Open studies whose latest revision is this model's and raises them."""
-    latest = (Revision.study_id == Study.id, Revision.revision == Study.revision, Revision.model_id == model_id)
-    return select(Study.id).join(Revision, and_(*latest)).where(Study.closed.is_(False), Study.urgency > 0)
+    """Open studies that this model raised, and no other."""
+
+    def raises(model: Any) -> Any:
+        counts = (PredictionRow.job_id == Job.id, PredictionRow.reading == Job.reading, PredictionRow.urgency > 0)
+        return exists().where(Job.study_id == Study.id, *counts, model)
+
+    is_its, is_anothers = PredictionRow.model_id == model_id, PredictionRow.model_id != model_id
+    return select(Study.id).where(Study.closed.is_(False), Study.urgency > 0, raises(is_its), ~raises(is_anothers))
 
 
 def withdraw_locked(connection: Connection, ids: list[int], why: Withdrawal, route: Route, now: datetime) -> int:
@@ -164,9 +174,11 @@ class Studies:
         been reported leaves the worklist and is not flagged any more, until a film arrives that was not reported.
         """
 
-        return by_study(
-            self._database, which, lambda connection, ids: withdraw_locked(connection, ids, why, route, now)
-        )
+        def work(connection: Connection, ids: list[int]) -> int:
+            still = connection.scalars(which.where(Study.id.in_(ids))).all()  # the lock was waited for
+            return withdraw_locked(connection, list(still), why, route, now)
+
+        return by_study(self._database, which, work)
 
     def purgeable(self, older_than: datetime, limit: int) -> list[tuple[int, str]]:
         """Job and path of up to `limit` files of final studies whose last film arrived before `older_than`."""

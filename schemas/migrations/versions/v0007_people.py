@@ -27,6 +27,8 @@ def upgrade() -> None:
     """Nobody yet: the first start invites an administrator."""
     for name, kind in OF_STUDIES:
         op.add_column("studies", sa.Column(name, kind))
+    read = sa.text("read_at IS NOT NULL")
+    op.create_index("ix_studies_read", "studies", ["read_at"], sqlite_where=read, postgresql_where=read)
     op.create_table(
         "people",
         sa.Column("id", ID, primary_key=True),
@@ -124,5 +126,6 @@ def downgrade() -> None:
         op.drop_table(table)
     if op.get_bind().dialect.name != "sqlite":
         op.execute("DROP FUNCTION deeds_stay")
+    op.drop_index("ix_studies_read", "studies")
     for name, _ in reversed(OF_STUDIES):
         op.drop_column("studies", name)

@@ -396,7 +396,8 @@ def test_a_report_that_comes_before_the_first_film_waits_for_it(record: Record, 
     (listed,) = second_looks(record)
     assert (listed.report, listed.model) == (Verdict.NEGATIVE, Verdict.POSITIVE)
     assert rows(record, EarlyReportRow) == 0
-    assert record.film(2, outcome=read(0.8), at=after(20)).urgency is Urgency.STAT, "it was not reported"
+    assert record.film(2, outcome=read(0.8), at=after(20)).revision is None, "it came late with the first"
+    assert record.film(3, outcome=read(0.8), at=after(900)).urgency is Urgency.STAT, "it was not reported"
 
 
 def test_of_two_early_reports_the_later_stands_and_another_patients_is_nobodys(record: Record) -> None:

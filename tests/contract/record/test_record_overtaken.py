@@ -107,6 +107,24 @@ def test_who_refused_a_replay_hears_of_the_withdrawal_with_its_predecessor(recor
     assert (flag.withdrawn, flag.predecessor, flag.predecessor_object_id) == (Withdrawal.PERSON, 1, "1.pacs")
 
 
+def test_a_late_film_does_not_let_a_flag_out_that_the_report_overtook(record: Record) -> None:
+    """It hung at its destination when the report came; then a film put the study back on the list."""
+    record.film(1, outcome=read(0.9), audiences=EVERYBODY)
+    hanging = record.deliver("ris", after(1))
+    withdraw(record, Withdrawal.REPORTED, 10)
+    record.receive(2, at=after(20))
+    record.outbox.retry(hanging.id, "courier", "no answer", after(61))
+    assert claim(record, "ris", seconds=62) == []
+
+
+def test_who_may_have_got_it_before_it_was_refused_hears_of_the_withdrawal(record: Record) -> None:
+    record.film(1, outcome=read(0.9))
+    record.outbox.retry(record.deliver("pacs", after(1)).id, "courier", "no answer", after(2))
+    record.outbox.refuse(record.deliver("pacs", after(3)).id, "courier", "401: mend it", after(3))
+    withdraw(record)
+    assert record.deliver("pacs", after(61)).flag.withdrawn is Withdrawal.PERSON
+
+
 def test_a_flag_does_not_wait_behind_its_own_less_urgent_predecessor(record: Record) -> None:
     record.film(1, 1, read(0.1))
     record.outbox.retry(record.deliver("pacs", after(1)).id, "courier", "away", after(2))

@@ -14,8 +14,9 @@ import pytest
 from schemas.decision import Urgency
 from schemas.findings import Label
 from schemas.flag import Receipt, Withdrawal
+from schemas.identity import StudyContext
 from schemas.readings import Feedback, Judgement
-from tests.contract.record.given import MODEL, PACS, RIS, Record, after, instance, read
+from tests.contract.record.given import MODEL, PACS, RIS, SENDER, Record, after, file, instance, not_read, read
 from worker.decide.routing import recipients
 from worker.record.readings import UNKNOWN, Readings, Turn
 from worker.record.studies import one
@@ -201,10 +202,42 @@ def test_after_a_while_those_who_keep_tasks_hear_that_it_was_read(record: Record
 
 def test_a_study_of_which_nothing_was_told_is_settled_too(record: Record, readings: Readings) -> None:
     record.receive(1, 2)
+    record.conclude(record.claim(), not_read())
     readings.read("1.2.3.2", "dr one", after(60))
     assert readings.settle(ROUTE, after(90), UNDO) == 1
-    record.conclude(record.claim(at=after(91)), read(0.9), audiences=EVERYBODY, at=after(92))
     assert record.worklist.results("1.2.3.2")["deliveries"] == []  # type: ignore[index]
+    assert listed(record) == [STUDY]
+
+
+def test_a_film_that_is_read_after_the_study_was_is_seen_first(record: Record, readings: Readings) -> None:
+    """Its reader did not know what it would say."""
+    record.receive(1, 2)
+    readings.read("1.2.3.2", "dr one", after(60))
+    assert listed(record) == [STUDY]
+    assert readings.settle(ROUTE, after(90), UNDO) == 0, "a film of it waits"
+    record.conclude(record.claim(at=after(91)), read(0.9), audiences=EVERYBODY, at=after(92))
+    assert "1.2.3.2" in listed(record)
+    assert readings.settle(ROUTE, after(200), UNDO) == 0
+
+
+def test_what_was_said_since_the_reader_looked_is_not_read_with_it(record: Record, readings: Readings) -> None:
+    assert not readings.read(STUDY, "dr one", after(60), revision=99).done
+    assert readings.read(STUDY, "dr one", after(60), revision=1).done
+
+
+def test_a_claim_lapses(record: Record, readings: Readings) -> None:
+    assert readings.claim(STUDY, "dr one", after(60)).done
+    assert not readings.claim(STUDY, "dr two", after(61)).done
+    assert readings.claim(STUDY, "dr two", after(60 + 7200)).done
+
+
+def test_a_report_or_presentation_state_is_no_news(record: Record, readings: Readings) -> None:
+    readings.read(STUDY, "dr one", after(60))
+    sr = replace(instance(7), sop_class="1.2.840.10008.5.1.4.1.1.88.33")
+    context = StudyContext(patient_id="P1", patient_name="Phantom^Chest", modality="DX")
+    record.instances.receive(sr, file("sr"), SENDER, context, Urgency.ROUTINE, after(70))
+    assert listed(record) == []
+    record.receive(8, at=after(80))
     assert listed(record) == [STUDY]
 
 

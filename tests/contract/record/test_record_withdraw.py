@@ -117,7 +117,9 @@ def test_a_recalled_model_takes_back_what_it_raised_and_nothing_else(record: Rec
     record.film(1, study=1, outcome=read(0.9))
     record.film(1, study=2, outcome=read(0.1))
     record.receive(1, 3)
-    record.conclude(record.claim(), read(0.9), model=other)
+    said = read(0.9)
+    others = replace(said, prediction=replace(said.prediction, model_id=other.id))
+    record.conclude(record.claim(), others, model=other)
     assert record.studies.withdraw(raised_by(MODEL.id), Withdrawal.MODEL, ROUTE, after(60)) == 1
     assert [row.study_uid[-1] for row in record.worklist.rows(10)] == ["3", "1", "2"]
 

@@ -134,6 +134,9 @@ def test_others_see_and_change_nothing(ward: Ward, kept: PolicyDesk, browser: Te
     assert kept.policies.current(ward.now) is None
     for path in ("", "/current", "/preview", "/curves", "/1"):
         assert other.get(f"/api/v1/policies{path}").status_code == 200
+    # Thresholds near zero would tell a radiologist of each film what triage mode does not show.
+    edited = other.get("/api/v1/policies/preview", params={"policy": json.dumps(STRICT)})
+    assert edited.status_code == (403 if role is Role.RADIOLOGIST else 200)
 
 
 def test_nobody_sees_it_without_signing_in(ward: Ward, kept: PolicyDesk) -> None:

@@ -75,8 +75,11 @@ class Provider:
         self.rules = rules
         self._ask = ask or _over_http(rules.ca_file)
 
-    def begin(self, secret: str, redirect_uri: str, idle: timedelta) -> str:
-        """Where the browser goes. Raises `Refused` where the provider does not answer."""
+    def begin(self, secret: str, redirect_uri: str, idle: timedelta, *, again: bool = False) -> str:
+        """Where the browser goes; `again`: whoever is there gives the password there once more, for it was locked here.
+
+        Raises `Refused` where the provider does not answer.
+        """
         asked = {
             "response_type": "code",
             "client_id": self.rules.client_id,
@@ -89,6 +92,8 @@ class Provider:
         }
         if self.rules.fresh:
             asked["max_age"] = str(int(idle.total_seconds()))
+        if again:
+            asked["prompt"] = "login"
         where = self._offered()["authorization_endpoint"]
         return f"{where}{'&' if '?' in where else '?'}{urlencode(asked)}"
 

@@ -113,10 +113,16 @@ def router(desk: Desk) -> APIRouter:
         person: Person = depends(desk, *readers),
         judgement: Annotated[Judgement | None, Body(embed=True)] = None,
         findings: Annotated[list[Label] | None, Body(embed=True)] = None,
+        revision: Annotated[int | None, Body(embed=True, ge=0, le=2**31 - 1)] = None,
     ) -> JSONResponse:
-        """It has been read: it leaves the list."""
+        """It has been read: it leaves the list. `revision` of the flag that was seen: 409 where another came since."""
         turn = desk.readings.read(
-            study_uid, person.name, desk.clock(), judgement=judgement, findings=tuple(findings or ())
+            study_uid,
+            person.name,
+            desk.clock(),
+            judgement=judgement,
+            findings=tuple(findings or ()),
+            revision=revision,
         )
         return done(request, "read", study_uid, turn, **_said(judgement, findings))
 

@@ -213,10 +213,10 @@ def _elsewhere(
         return f"{desk.rules.address(request)}/sign-in/oidc/done"
 
     @routes.get("/sign-in/oidc")
-    def go(request: Request, next: str = "/") -> Response:  # noqa: A002
+    def go(request: Request, next: str = "/", again: bool = False) -> Response:  # noqa: A002
         secret = new_secret()
         try:
-            where = provider.begin(secret, back(request), desk.rules.idle)
+            where = provider.begin(secret, back(request), desk.rules.idle, again=again)
         except Refused as refused:
             return ask(request, local(next), str(refused), 503)
         response = RedirectResponse(where, 303)

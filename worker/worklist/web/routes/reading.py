@@ -123,6 +123,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.get("/studies/{study_uid}/disagree")
     def disagree(request: Request, study_uid: Uid, person: Person = depends(desk, *readers)) -> Response:
         # On a page of its own: in triage mode a study shows no list of labels.
+        desk.looked(request, study_uid)
         return desk.page(request, "disagree.html", {"study": story(study_uid), "findings": FINDINGS})
 
     def viewer(found: Mapping[str, Any]) -> str:
@@ -170,10 +171,13 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
         person: Person = depends(desk, *readers),
         judgement: Annotated[str, Form()] = "",
         finding: Annotated[list[str] | None, Form()] = None,
+        revision: Annotated[int | None, Form(ge=0, le=2**31 - 1)] = None,
         next: Annotated[str, Form()] = "/",  # noqa: A002
     ) -> Response:
         said, seen = _said(judgement, finding)
-        turn = desk.readings.read(study_uid, person.name, desk.clock(), judgement=said, findings=seen)
+        turn = desk.readings.read(
+            study_uid, person.name, desk.clock(), judgement=said, findings=seen, revision=revision
+        )
         detail = {} if said is None else {"judgement": said.value, "findings": [f.value for f in seen]}
         return done(request, "read", study_uid, turn, next, **detail)
 

@@ -3,7 +3,9 @@
 const csrf = document.body.dataset.csrf;
 const said = document.getElementById("said");
 const verdict = document.getElementById("verdict");
-let last = null; // the study that was read last: u takes it back
+// The study that was read last, also on another page of this window: u takes it back.
+const LAST = "read";
+const TOO_LATE = 30_000; // ms; the server says so in any case
 
 const typing = () => document.activeElement?.matches("input:not([type=checkbox]), select, textarea");
 const row = () => document.activeElement?.closest("tr[data-key]");
@@ -32,22 +34,25 @@ async function tell(uid, act, values = {}) {
 }
 
 async function act(key) {
-  const uid = key === "u" && !verdict ? (last ?? study()) : study();
+  const uid = key === "u" && !verdict ? (JSON.parse(sessionStorage.getItem(LAST))?.uid ?? study()) : study();
   if (!uid) return;
+  const revision = document.querySelector("input[name=revision]")?.value ?? row()?.dataset.revision;
   const all = [...document.querySelectorAll("tr[data-key]")];
   const at = all.indexOf(row());
   const next = (all[at + 1] ?? all[at - 1])?.dataset.key; // the list may be another one when the answer comes
-  if (key === "c") {
-    const mine = row()?.hasAttribute("data-mine");
+  if (key === "C") {
+    if (await tell(uid, "claim", { take_over: "true" })) say("taken over by you");
+  } else if (key === "c") {
+    const mine = row()?.hasAttribute("data-mine") ?? document.querySelector("[data-claimed=mine]") !== null;
     if (await tell(uid, mine ? "release" : "claim")) say(mine ? "given up" : "claimed by you");
   } else if (key === "r" || key === "a") {
-    if (!(await tell(uid, "read", key === "a" ? { judgement: "agree" } : {}))) return;
-    last = uid;
-    if (verdict) location.assign("/");
+    if (!(await tell(uid, "read", key === "a" ? { judgement: "agree", revision } : { revision }))) return;
+    sessionStorage.setItem(LAST, JSON.stringify({ uid, at: Date.now() }));
+    if (verdict) return location.assign("/");
     document.querySelector(`tr[data-key="${next}"] a`)?.focus({ preventScroll: true });
     say("read; u takes it back");
   } else if (key === "u" && (await tell(uid, "undo"))) {
-    last = null;
+    sessionStorage.removeItem(LAST);
     say("taken back: it is on the list again");
   }
 }
@@ -61,9 +66,11 @@ document.addEventListener("keydown", (event) => {
     if (search) event.preventDefault(), search.focus(), search.select();
   } else if (event.key === "d" && verdict) {
     location.assign(`/studies/${study()}/disagree`);
-  } else if ("crau".includes(event.key) && event.key.length === 1 && !event.repeat) {
+  } else if ("cCrau".includes(event.key) && event.key.length === 1 && !event.repeat) {
     if (event.key === "a" && !verdict) return;
     event.preventDefault();
     act(event.key);
   }
 });
+
+if (!verdict && Date.now() - (JSON.parse(sessionStorage.getItem(LAST))?.at ?? 0) < TOO_LATE) say("read; u takes it back");
