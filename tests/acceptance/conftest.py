@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.hospital import Hospital
+from tests.browser import browser  # noqa: F401  a fixture
 from tests.postgres import Cluster, postgres  # noqa: F401  a fixture
 
 

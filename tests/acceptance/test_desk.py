@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pynetdicom import AE
 
 from tests.acceptance.harness import Hilum, until
 from tests.acceptance.hospital import Hospital, phantom_films
-from tests.integration.test_web_browser import CHROMIUM, FLAGS
 
 PASSWORD = "a quiet reading room"
 # When each row first stood in the page, in milliseconds of the machine's clock.
@@ -30,14 +28,6 @@ document.addEventListener("DOMContentLoaded", () => {
   new MutationObserver(note).observe(document.body, { childList: true, subtree: true });
 });
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

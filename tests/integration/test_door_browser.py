@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from schemas.person import Role
-from tests.integration.test_web_browser import VIOLATIONS, Server, browser  # noqa: F401  a fixture
+from tests.browser import VIOLATIONS, Server
 from tests.unit.worklist.ward import PNEUMOTHORAX, Ward, read
 from worker.worklist.web.entry import digest, new_secret
 
@@ -27,14 +27,7 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
 
 
 @pytest.fixture
-def server(ward: Ward) -> Iterator[Server]:
-    made = Server(ward)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser) -> Iterator[Page]:
     """An empty page of somebody who is not signed in. At the end no rule of the policy was broken."""
     context = browser.new_context(timezone_id="UTC")
     opened = context.new_page()

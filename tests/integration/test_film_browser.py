@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,18 +12,17 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from schemas.activation import Activation
 from schemas.errors import NotAnalysable
 from schemas.gate import GateRules
 from schemas.not_analysed import NotAnalysed
 from schemas.original import FirstWindow, Function, Original
-from tests.integration.test_web_browser import CHROMIUM, CONTRAST, FLAGS, VIOLATIONS
+from tests.browser import CONTRAST, VIOLATIONS, Server
 from tests.unit.decode.test_original import look
 from tests.unit.worklist.ward import PNEUMOTHORAX, Ward, not_read, read
 from worker.decode.film import read_film
@@ -95,29 +92,15 @@ def study(ward: Ward, stock: Films, drawn: list[Path]) -> None:
         stock.kept[sop] = partial(read_original, path)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
 class Room:
     """Browsers on one server; whatever they complain of is a fault."""
 
     def __init__(self, ward: Ward, stock: Films, browser: Browser, *, research: bool) -> None:
         self._ward, self._browser = ward, browser
-        app = ward.app(original=stock.original, activation=stock.activation, rules=Rules(research=research))
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = Server(
+            ward, original=stock.original, activation=stock.activation, rules=Rules(research=research)
         )
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive(), "the server did not start"
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        self.url = self._server.url.rstrip("/")
         self.complaints: list[str] = []
         self._contexts: list[BrowserContext] = []
 
@@ -139,8 +122,7 @@ class Room:
             for page in context.pages:
                 assert page.evaluate("window.violations") == []
             context.close()
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
+        self._server.stop()
         hint = "willReadFrequently"  # the tests read back, the viewer does not
         assert [c for c in self.complaints if "ERR_" not in c and hint not in c and "404" not in c] == []
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from schemas.person import Role
 from schemas.registry import ModelReader, ModelState
-from tests.integration.test_web_browser import CHROMIUM, FLAGS, VIOLATIONS, Server
+from tests.browser import Server, blameless, entered
 from tests.unit.worklist.test_models import LIVE, NEW, PROOF, A, B, version
 from tests.unit.worklist.ward import EFFUSION, NOW, PNEUMOTHORAX, Ward, read
 from worker.record.registry import Registry
@@ -52,41 +52,11 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 
 
 @pytest.fixture
-def server(ward: Ward) -> Iterator[Server]:
-    made = Server(ward)
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
-def entered(browser: Browser, server: Server, ward: Ward, role: Role, **options: Any) -> BrowserContext:
-    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "timezone_id": "UTC", **options})
-    cookie = ward.session(role)
-    context.add_cookies([{"name": "hilum", "value": cookie, "url": server.url, "httpOnly": True, "sameSite": "Lax"}])
-    return context
-
-
-@pytest.fixture
 def page(browser: Browser, server: Server, ward: Ward) -> Iterator[Page]:
     """An administrator's. At the end: nothing was said on the console, and no rule of the policy was broken."""
-    context = entered(browser, server, ward, Role.ADMINISTRATOR)
-    opened = context.new_page()
-    opened.add_init_script(VIOLATIONS)
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(server.url + "models")
-    yield opened
-    assert opened.evaluate("window.violations") == []
-    assert complaints == []
-    context.close()
+    with blameless(entered(browser, server, ward, Role.ADMINISTRATOR)) as opened:
+        opened.goto(server.url + "models")
+        yield opened
 
 
 def test_promoted_and_rolled_back_by_keyboard(ward: Ward, page: Page) -> None:

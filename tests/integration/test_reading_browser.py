@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from schemas.flag import Withdrawal
 from schemas.not_analysed import NotAnalysed
 from schemas.person import Role
-from tests.integration.test_web_browser import CHROMIUM, FLAGS, Server, entered
+from tests.browser import Server, entered
 from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
 from worker.worklist import passwords
 
@@ -29,23 +29,8 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
     made.close()
 
 
-@pytest.fixture
-def server(ward: Ward) -> Iterator[Server]:
-    made = Server(ward)
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
 def opened(browser: Browser, server: Server, ward: Ward, name: str, path: str = "") -> Page:
-    page = entered(browser, server, ward, name).new_page()
+    page = entered(browser, server, ward, name=name).new_page()
     page.goto(server.url + path)
     return page
 

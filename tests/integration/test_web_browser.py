@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from schemas.not_analysed import NotAnalysed
-from schemas.person import Role
+from tests.browser import CONTRAST, VIOLATIONS, Server, blameless, entered
 from tests.unit.worklist.ward import EFFUSION, PNEUMOTHORAX, Ward, not_read, read
 from worker.worklist.web.words import person
-
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
-VIOLATIONS = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (e) => window.violations.push(e.violatedDirective));
-"""
-
-
-class Server:
-    """The page, served on a port that the system picks; can go away and come back on the same port."""
-
-    def __init__(self, ward: Ward) -> None:
-        self._ward = ward
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        config = uvicorn.Config(self._ward.app(), host="127.0.0.1", port=self.port, log_config=None, lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive(), "the server did not start"
-            time.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
-
-    def stop(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
 
 
 @pytest.fixture
@@ -64,45 +24,18 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
 
 
 @pytest.fixture
-def server(ward: Ward) -> Iterator[Server]:
-    made = Server(ward)
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield launched
-        launched.close()
-
-
-def entered(browser: Browser, server: Server, ward: Ward, name: str = "", **options: Any) -> BrowserContext:
-    """A browser in which a radiologist is signed in."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, timezone_id="UTC", **options)
-    cookie = ward.session(Role.RADIOLOGIST, name)
-    context.add_cookies([{"name": "hilum", "value": cookie, "url": server.url, "httpOnly": True, "sameSite": "Lax"}])
-    return context
-
-
-@pytest.fixture
 def page(browser: Browser, server: Server, ward: Ward) -> Iterator[Page]:
     """The worklist, open. At the end: nothing was said on the console, and no rule of the policy was broken."""
-    context = entered(browser, server, ward)
-    opened = context.new_page()
-    opened.add_init_script(VIOLATIONS)
-    complaints: list[str] = []
-    # The films of this record were never on a disk: that their pixels are asked for in vain is no fault.
-    opened.on("console", lambda m: m.location["url"].endswith("/pixels") or complaints.append(m.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("dialog", lambda dialog: (complaints.append("a dialog opened"), dialog.dismiss()))
-    opened.goto(server.url)
-    expect(opened.locator("#link")).to_have_attribute("data-state", "live")
-    yield opened
-    assert opened.evaluate("window.violations") == []
-    assert [c for c in complaints if "ERR_" not in c] == []  # a server that is stopped by a test is no fault
-    context.close()
+
+    def spared(message: ConsoleMessage) -> bool:
+        # The films of this record were never on a disk: that their pixels are asked for in vain is no fault. Nor is a
+        # server that is stopped by a test.
+        return message.location["url"].endswith("/pixels") or "ERR_" in message.text
+
+    with blameless(entered(browser, server, ward), spared) as opened:
+        opened.goto(server.url)
+        expect(opened.locator("#link")).to_have_attribute("data-state", "live")
+        yield opened
 
 
 def test_a_new_study_appears_without_reload(ward: Ward, page: Page) -> None:
@@ -261,24 +194,3 @@ def test_colours_have_contrast(browser: Browser, ward: Ward, server: Server, sch
     poor = opened.evaluate(CONTRAST)
     context.close()
     assert poor == []
-
-
-CONTRAST = """() => {
-  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const colour = parse(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour;
-    }
-  };
-  const poor = [];
-  for (const e of document.querySelectorAll("body *:not(.none *)")) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push(`${e.className || e.tagName}: ${e.textContent.trim()} ${ratio.toFixed(2)}`);
-  }
-  return poor;
-}"""

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from schemas.card import model_id, read_card
 from schemas.findings import FINDINGS
-from tests.integration.test_web_browser import CHROMIUM, FLAGS, VIOLATIONS, Server
+from schemas.person import Role
+from tests.browser import VIOLATIONS, Server, chromium, entered
 from tests.unit.worklist.ward import Ward
 from training.runs import Runs
 from training.trainer import Trainer, child_command
@@ -63,11 +64,8 @@ def test_the_quick_preset_from_the_page_to_a_bundle(ward: Ward, trainer: Trainer
     asked = client.post("/training/runs", data={"preset": "quick", "data": str(nih), "name": "mine", "group": group})
     assert asked.headers["location"] == "/training/runs/1"
     server = Server(ward)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        context = browser.new_context()
-        context.add_cookies([{"name": "hilum", "value": ward.session(), "url": server.url}])
-        page = context.new_page()
+    with chromium() as browser:
+        page = entered(browser, server, ward, Role.ADMINISTRATOR).new_page()
         page.add_init_script(VIOLATIONS)
         page.goto(server.url + "training/runs/1")
         page.evaluate("window.sameDocument = true")
@@ -82,7 +80,6 @@ def test_the_quick_preset_from_the_page_to_a_bundle(ward: Ward, trainer: Trainer
         page.get_by_role("link", name="Open the report").click()
         expect(page.get_by_role("heading", name="mine", exact=False).first).to_be_visible()
         assert page.evaluate("window.violations") == []
-        browser.close()
     server.stop()
     run = client.get("/api/v1/training/runs/1").json()
     card = read_card(Path(run["result"]["bundle"]))
