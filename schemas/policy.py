@@ -35,6 +35,20 @@ class PolicyVersion:
     enacted_because: str | None
     followed: int | None  # the number of the one before it
 
+    def to_json(self) -> dict[str, Any]:
+        """As programs are told of it."""
+        return {
+            "number": self.number,
+            "policy": policy_to_json(self.policy),
+            "note": self.note,
+            "made_by": self.made_by,
+            "made_at": self.made_at.isoformat(),
+            "effective_at": None if self.effective_at is None else self.effective_at.isoformat(),
+            "enacted_by": self.enacted_by,
+            "enacted_because": self.enacted_because,
+            "followed": self.followed,
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InForce:

@@ -69,6 +69,18 @@ class RegisteredModel:
     added_at: datetime
     card: ModelCard  # without the long history of its training
 
+    def to_json(self) -> dict[str, Any]:
+        """As programs are told of it, without its figures."""
+        return {
+            "model_id": self.model_id,
+            "name": self.name,
+            "version": self.version,
+            "bundle": self.bundle,
+            "state": self.state.value,
+            "added_at": self.added_at.isoformat(),
+            "licence": self.card.licence,
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelEvent:

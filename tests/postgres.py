@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -100,9 +101,9 @@ class Cluster:
         self.process.wait(60)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Cluster]:
-    """One cluster for the whole run."""
+@contextmanager
+def cluster_of_our_own() -> Iterator[Cluster]:
+    """A running cluster, gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="hilum-postgres-"))
     cluster = None
     try:
@@ -112,3 +113,10 @@ def postgres() -> Iterator[Cluster]:
         if cluster is not None:
             cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """One cluster for the whole run."""
+    with cluster_of_our_own() as cluster:
+        yield cluster

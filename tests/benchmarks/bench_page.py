@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +17,7 @@ import sqlalchemy as sa
 from schemas.identity import StudyContext
 from schemas.person import Role
 from schemas.tables import Job, OutboxRow, Revision, Study
-from tests.postgres import Cluster
+from tests.benchmarks.databases import on_both
 from tests.unit.worklist.ward import Ward
 from worker.record.database import Database
 from worker.worklist.web.server import WebServer
@@ -33,23 +30,7 @@ _NOBODY = asdict(StudyContext())
 
 def run() -> list[tuple[str, str, str]]:
     """Rows of figure, measured, goal."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        rows += _measure("SQLite", f"sqlite:///{folder}/hilum.db", Path(folder))
-    with tempfile.TemporaryDirectory() as folder, _cluster() as cluster:
-        rows += _measure("PostgreSQL", cluster.fresh(), Path(folder))
-    return rows
-
-
-@contextmanager
-def _cluster() -> Iterator[Cluster]:
-    with tempfile.TemporaryDirectory(prefix="hilum-postgres-") as folder:
-        Path(folder).chmod(0o755)
-        cluster = Cluster(Path(folder))
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
+    return on_both(_measure)
 
 
 def _measure(kind: str, url: str, folder: Path) -> list[tuple[str, str, str]]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlencode
 
 from schemas.person import Role
-from tests.benchmarks.bench_page import _cluster
+from tests.benchmarks.databases import on_both
 from tests.unit.worklist.policies import past_week, policy_desk
 from tests.unit.worklist.ward import Ward
 from worker.worklist.web.server import WebServer
@@ -25,12 +24,7 @@ REPEATS = 40
 
 def run() -> list[tuple[str, str, str]]:
     """Rows of figure, measured, goal."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        rows += _measure("SQLite", f"sqlite:///{folder}/hilum.db", Path(folder))
-    with tempfile.TemporaryDirectory() as folder, _cluster() as cluster:
-        rows += _measure("PostgreSQL", cluster.fresh(), Path(folder))
-    return rows
+    return on_both(_measure)
 
 
 def _measure(kind: str, url: str, folder: Path) -> list[tuple[str, str, str]]:

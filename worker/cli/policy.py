@@ -214,18 +214,7 @@ def _headline(number: int, version: PolicyVersion | None, in_force: int) -> str:
 
 
 def _row(version: PolicyVersion, in_force: int) -> dict[str, Any]:
-    return {
-        "number": version.number,
-        "policy": policy_to_json(version.policy),
-        "in_force": version.number == in_force,
-        "note": version.note,
-        "made_by": version.made_by,
-        "made_at": version.made_at.isoformat(),
-        "effective_at": None if version.effective_at is None else version.effective_at.isoformat(),
-        "enacted_by": version.enacted_by,
-        "enacted_because": version.enacted_because,
-        "followed": version.followed,
-    }
+    return version.to_json() | {"in_force": version.number == in_force}
 
 
 def _preview_row(seen: Preview, number: int) -> dict[str, Any]:

@@ -7,29 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import bindparam, select
 
 from schemas.findings import Label
 from schemas.readings import Judgement
 from schemas.tables import FeedbackRow, Revision
 from worker.record.database import Database
-from worker.record.judged import ANY_FINDING
+from worker.record.judged import ANY_FINDING, JUDGED
 
-_earlier = aliased(Revision)
-# A word that comes when the flag has been taken back is of the flag that was out before.
-_JUDGED: Final = (
-    select(func.max(_earlier.revision))
-    .where(
-        _earlier.study_id == FeedbackRow.study_id,
-        _earlier.revision <= FeedbackRow.revision,
-        _earlier.withdrawn.is_(None),
-    )
-    .scalar_subquery()
-)
 _WORDS: Final = (
     select(FeedbackRow.at, FeedbackRow.judgement, FeedbackRow.findings, Revision.snapshot["reasons"].label("reasons"))
-    .join(Revision, (Revision.study_id == FeedbackRow.study_id) & (Revision.revision == _JUDGED), isouter=True)
+    .join(Revision, (Revision.study_id == FeedbackRow.study_id) & (Revision.revision == JUDGED), isouter=True)
     .where(
         FeedbackRow.undone_at.is_(None),
         FeedbackRow.at >= bindparam("since"),

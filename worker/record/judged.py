@@ -34,8 +34,8 @@ _REPORTS: Final = (
     .limit(bindparam("limit"))
 )
 _earlier = aliased(Revision)
-# A word that comes when the flag has been taken back is of the flag that was out before.
-_JUDGED: Final = (
+# The flag that a reader's word is of. One that comes when the flag was taken back is of the flag that was out before.
+JUDGED: Final = (
     select(func.max(_earlier.revision))
     .where(
         _earlier.study_id == FeedbackRow.study_id,
@@ -46,7 +46,7 @@ _JUDGED: Final = (
 )
 _WORDS: Final = (
     select(FeedbackRow.study_id, FeedbackRow.judgement, FeedbackRow.findings, Revision.snapshot)
-    .join(Revision, (Revision.study_id == FeedbackRow.study_id) & (Revision.revision == _JUDGED), isouter=True)
+    .join(Revision, (Revision.study_id == FeedbackRow.study_id) & (Revision.revision == JUDGED), isouter=True)
     .where(FeedbackRow.undone_at.is_(None), FeedbackRow.at >= bindparam("since"))
     .order_by(FeedbackRow.at.desc())
     .limit(bindparam("limit"))

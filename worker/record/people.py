@@ -77,10 +77,6 @@ class People:
 
     # People
 
-    def none_yet(self) -> bool:
-        """Whether nobody could sign in, ever: the first start."""
-        return self._database.read(lambda c: c.scalar(select(PersonRow.id).limit(1)) is None)
-
     def add(self, name: str, role: Role, now: datetime, subject: str | None = None) -> Person:
         """A new person, who has no password yet. Raises `RecordError` when the name is taken or is none."""
         name = _line(name)

@@ -46,10 +46,10 @@ def at_once(*works: Callable[[], object]) -> list[object]:
 
 
 def test_the_first_is_added_and_found_by_name(people: People) -> None:
-    assert people.none_yet()
+    assert people.everybody() == []
     added = people.add("  Dr   Ärmel ", Role.RADIOLOGIST, NOW)
     assert added == Person(id=added.id, name="Dr Ärmel", role=Role.RADIOLOGIST)
-    assert not people.none_yet()
+    assert people.everybody() != []
     (account,) = people.everybody()
     assert people.show(added.id) == account
     assert (account.has_password, account.disabled, account.subject, account.last_seen_at) == (False, False, "", None)
@@ -73,7 +73,7 @@ def test_neither_case_nor_spelling_of_a_name_counts(people: People, name: str) -
 def test_what_is_no_name_is_refused(people: People, name: str) -> None:
     with pytest.raises(RecordError, match="1 to 100 printable characters"):
         people.add(name, Role.RADIOLOGIST, NOW)
-    assert people.none_yet()
+    assert people.everybody() == []
 
 
 @pytest.mark.parametrize("name", ["token ris", "TOKEN ris", "Command  Line", "nobody"])

@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse
 
 from schemas.activation import Activation
 from schemas.original import Original
-from schemas.outcome import Route
 from schemas.person import Person
 
 if TYPE_CHECKING:
@@ -88,7 +87,6 @@ class Desk:
     register: Callable[[str, str, str], str] | None = None  # a bundle, why and by whom, as a candidate; its model id
     watch: WatchDesk | None = None
     oidc: Provider | None = None
-    route: Route = lambda news, told: []  # who hears that a flag is taken back
 
     @cached_property
     def templates(self) -> Environment:

@@ -8,6 +8,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
 log = logging.getLogger("hilum.web")
 
 EVERY: Final = 0.2  # seconds between two looks
@@ -31,6 +33,12 @@ class Newsroom:
     def full(self) -> bool:
         """Whether as many pages are open as are served."""
         return len(self._subscribers) >= MOST
+
+    def answer(self) -> Response:
+        """What an open page listens to; 503 when as many are open as are served."""
+        if self.full:
+            return PlainTextResponse("too many open pages", 503)
+        return StreamingResponse(self.stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
     async def stream(self) -> AsyncIterator[str]:
         """Server-sent events: `token` at once and at each change, `away` when the record stops to answer, `here`."""

@@ -379,16 +379,7 @@ def _moment(written: str) -> datetime:
 
 def _row(model: RegisteredModel) -> dict[str, Any]:
     figures = {"binary_auroc": binary_auroc(model.card), "macro_auroc": macro_auroc(model.card)}
-    return {
-        "model_id": model.model_id,
-        "name": model.name,
-        "version": model.version,
-        "bundle": model.bundle,
-        "state": model.state.value,
-        "added_at": model.added_at.isoformat(),
-        "licence": model.card.licence,
-        **{name: None if figure is None else figure.to_json() for name, figure in figures.items()},
-    }
+    return model.to_json() | {name: None if figure is None else figure.to_json() for name, figure in figures.items()}
 
 
 def _told(event: ModelEvent) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def router(desk: Desk) -> APIRouter:
     ) -> JSONResponse:
         """Every policy but the configuration's, the latest first, and the number in force."""
         number, _ = here().in_force(desk.clock())
-        return JSONResponse({"in_force": number, "policies": [_version(v) for v in here().policies.list(limit)]})
+        return JSONResponse({"in_force": number, "policies": [v.to_json() for v in here().policies.list(limit)]})
 
     @api.get("/current")
     def api_current(person: Person = depends(desk), at: datetime | None = None) -> JSONResponse:
@@ -211,7 +211,7 @@ def router(desk: Desk) -> APIRouter:
         moment = desk.clock() if at is None else at if at.tzinfo else at.replace(tzinfo=UTC)
         number, policy = here().in_force(moment)
         found = version(number)
-        return JSONResponse(_configured(policy) if found is None else _version(found))
+        return JSONResponse(_configured(policy) if found is None else found.to_json())
 
     @api.get("/preview", responses=_WRONG)
     def api_preview(
@@ -237,7 +237,7 @@ def router(desk: Desk) -> APIRouter:
     def api_show(number: Number, person: Person = depends(desk)) -> JSONResponse:
         """One of them."""
         found = version(number)
-        return JSONResponse(_configured(here().configured) if found is None else _version(found))
+        return JSONResponse(_configured(here().configured) if found is None else found.to_json())
 
     @api.post("", status_code=201, responses=_WRONG)
     def api_propose(
@@ -247,7 +247,7 @@ def router(desk: Desk) -> APIRouter:
         person: Person = depends(desk, administrator),
     ) -> JSONResponse:
         """Keep a policy under the next number; it changes nothing until it is enacted."""
-        return JSONResponse(_version(proposed(request, person, _policy(policy), note)), 201)
+        return JSONResponse(proposed(request, person, _policy(policy), note).to_json(), 201)
 
     @api.post("/{number}/enact", responses=_UNKNOWN | _WRONG | _LATE)
     def api_enact(
@@ -258,7 +258,7 @@ def router(desk: Desk) -> APIRouter:
         person: Person = depends(desk, administrator),
     ) -> JSONResponse:
         """Put a proposed policy into force; readers follow within seconds."""
-        return JSONResponse(_version(enacted(request, person, number, because, over)))
+        return JSONResponse(enacted(request, person, number, because, over).to_json())
 
     routes.include_router(pages)
     routes.include_router(api)
@@ -301,20 +301,6 @@ def _policy(raw: object) -> Policy:
 
 def _configured(policy: Policy) -> dict[str, Any]:
     return {"number": CONFIGURED, "policy": policy_to_json(policy)}
-
-
-def _version(version: PolicyVersion) -> dict[str, Any]:
-    return {
-        "number": version.number,
-        "policy": policy_to_json(version.policy),
-        "note": version.note,
-        "made_by": version.made_by,
-        "made_at": version.made_at.isoformat(),
-        "effective_at": None if version.effective_at is None else version.effective_at.isoformat(),
-        "enacted_by": version.enacted_by,
-        "enacted_because": version.enacted_because,
-        "followed": version.followed,
-    }
 
 
 def _raised(flag: Raised | None) -> dict[str, Any] | None:

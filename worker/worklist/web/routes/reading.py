@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Form, Query, Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from schemas.decision import Urgency
@@ -32,7 +32,6 @@ _LONGEST: Final = 200  # characters of a search
 
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 Text = Annotated[str, Query(max_length=_LONGEST)]
-Uid = str
 
 
 def wanted(
@@ -107,12 +106,10 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
 
     @routes.get("/events")
     async def events(request: Request, person: Person = depends(desk)) -> Response:
-        if news.full:
-            return PlainTextResponse("too many open pages", 503)
-        return StreamingResponse(news.stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return news.answer()
 
     @routes.get("/studies/{study_uid}")
-    def study(request: Request, study_uid: Uid, person: Person = depends(desk)) -> Response:
+    def study(request: Request, study_uid: str, person: Person = depends(desk)) -> Response:
         token = desk.worklist.change_token()
         found = story(study_uid)
         desk.looked(request, study_uid)
@@ -121,7 +118,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
         return desk.page(request, "study.html", {"token": token, "study": found, "viewer": viewer(found)})
 
     @routes.get("/studies/{study_uid}/disagree")
-    def disagree(request: Request, study_uid: Uid, person: Person = depends(desk, *readers)) -> Response:
+    def disagree(request: Request, study_uid: str, person: Person = depends(desk, *readers)) -> Response:
         # On a page of its own: in triage mode a study shows no list of labels.
         desk.looked(request, study_uid)
         return desk.page(request, "disagree.html", {"study": story(study_uid), "findings": FINDINGS})
@@ -147,7 +144,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.post("/studies/{study_uid}/claim")
     def claim(
         request: Request,
-        study_uid: Uid,
+        study_uid: str,
         person: Person = depends(desk, *readers),
         take_over: Annotated[bool, Form()] = False,
         next: Annotated[str, Form()] = "/",  # noqa: A002
@@ -158,7 +155,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.post("/studies/{study_uid}/release")
     def release(
         request: Request,
-        study_uid: Uid,
+        study_uid: str,
         person: Person = depends(desk, *readers),
         next: Annotated[str, Form()] = "/",  # noqa: A002
     ) -> Response:
@@ -167,7 +164,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.post("/studies/{study_uid}/read")
     def read(
         request: Request,
-        study_uid: Uid,
+        study_uid: str,
         person: Person = depends(desk, *readers),
         judgement: Annotated[str, Form()] = "",
         finding: Annotated[list[str] | None, Form()] = None,
@@ -184,7 +181,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.post("/studies/{study_uid}/judge")
     def judge(
         request: Request,
-        study_uid: Uid,
+        study_uid: str,
         judgement: Annotated[str, Form()],
         person: Person = depends(desk, *readers),
         finding: Annotated[list[str] | None, Form()] = None,
@@ -199,7 +196,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
     @routes.post("/studies/{study_uid}/undo")
     def undo(
         request: Request,
-        study_uid: Uid,
+        study_uid: str,
         person: Person = depends(desk, *readers),
         next: Annotated[str, Form()] = "/",  # noqa: A002
     ) -> Response:
@@ -211,7 +208,7 @@ def router(desk: Desk, news: Newsroom) -> APIRouter:
         return desk.page(request, "second-look.html", values)
 
     @routes.post("/second-look/{study_uid}/done")
-    def seen_again(request: Request, study_uid: Uid, person: Person = depends(desk, *readers)) -> Response:
+    def seen_again(request: Request, study_uid: str, person: Person = depends(desk, *readers)) -> Response:
         if not desk.second_looks.done(study_uid, desk.clock()):
             raise HTTPException(404, "this study is not on the second-look list")
         desk.note(request, "had the second look", study_uid=study_uid)

@@ -11,10 +11,8 @@ from fastapi import APIRouter, Body, Form, Query, Request
 from fastapi.responses import (
     HTMLResponse,
     JSONResponse,
-    PlainTextResponse,
     RedirectResponse,
     Response,
-    StreamingResponse,
 )
 from starlette.exceptions import HTTPException
 
@@ -97,9 +95,7 @@ def _pages(desk: Desk) -> APIRouter:
 
     @routes.get("/training/events")
     async def events(request: Request, person: Person = depends(desk, *_SEERS)) -> Response:
-        if news.full:
-            return PlainTextResponse("too many open pages", 503)
-        return StreamingResponse(news.stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return news.answer()
 
     @routes.post("/training/runs")
     def ask(
