@@ -7,27 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.unit.cli import commands
+from tests.unit.cli.commands import configured
 from tests.unit.worklist.ward import Ward
-from worker.cli.main import app
 from worker.record.audit import Audit
 
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[Ward]:
-    made = Ward(tmp_path)
-    (tmp_path / "hilum.toml").write_text(f'[database]\nurl = "sqlite:///{tmp_path}/hilum.db"\n')
-    yield made
-    made.close()
+    with configured(tmp_path) as made:
+        yield made
 
 
 def call(ward: Ward, *words: str, code: int = 0) -> str:
-    run = CliRunner().invoke(
-        app, ["runs", "calendar", *words, "--config", str(ward.folder / "hilum.toml")], env={"COLUMNS": "200"}
-    )
-    assert run.exit_code == code, run.output
-    return run.output
+    return commands.call(ward, "runs", "calendar", *words, code=code)
 
 
 ADD = ("add", "--data", "/films", "--preset", "quick", "--cron")

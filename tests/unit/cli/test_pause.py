@@ -6,27 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from schemas.lifecycle import OutboxState
+from tests.unit.cli.commands import call, configured
 from tests.unit.worklist.ward import PNEUMOTHORAX, Ward, read
-from worker.cli.main import app
 from worker.record.audit import Audit
 from worker.record.pauses import Pauses
 
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[Ward]:
-    ward = Ward(tmp_path)
-    (tmp_path / "hilum.toml").write_text(f'[database]\nurl = "sqlite:///{tmp_path}/hilum.db"\n')
-    yield ward
-    ward.close()
-
-
-def call(ward: Ward, *words: str, code: int = 0) -> str:
-    run = CliRunner().invoke(app, [*words, "--config", str(ward.folder / "hilum.toml")])
-    assert run.exit_code == code, run.output
-    return run.output
+    with configured(tmp_path) as made:
+        yield made
 
 
 def test_flags_are_held_back_until_resumed(ward: Ward) -> None:

@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from schemas.person import Deed, Person, Role
+from tests.unit.cli import commands
+from tests.unit.cli.commands import configured
 from tests.unit.worklist.ward import Ward
-from worker.cli.main import app
 from worker.record.audit import Audit
 from worker.settings import load
 from worker.worklist.web.desk import now_utc
 from worker.worklist.web.entry import digest
 
-CONFIG = """
-[database]
-url = "sqlite:///{folder}/hilum.db"
+WEB = """
 [web]
 url = "https://hilum.hospital.example/"
 """
@@ -29,17 +27,13 @@ url = "https://hilum.hospital.example/"
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[Ward]:
     """An administrator, "keeper", and nobody else."""
-    ward = Ward(tmp_path)
-    (tmp_path / "hilum.toml").write_text(CONFIG.format(folder=tmp_path))
-    ward.people.add("keeper", Role.ADMINISTRATOR, ward.now)
-    yield ward
-    ward.close()
+    with configured(tmp_path, WEB) as ward:
+        ward.people.add("keeper", Role.ADMINISTRATOR, ward.now)
+        yield ward
 
 
 def call(ward: Ward, *words: str, code: int = 0) -> str:
-    run = CliRunner().invoke(app, ["people", *words, "--config", str(ward.folder / "hilum.toml")])
-    assert run.exit_code == code, run.output
-    return run.output
+    return commands.call(ward, "people", *words, code=code)
 
 
 def deeds(ward: Ward) -> list[Deed]:

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from schemas.flag import Withdrawal
 from schemas.not_analysed import NotAnalysed
+from tests.unit.cli.commands import call, configured
 from tests.unit.worklist.ward import MODEL, PNEUMOTHORAX, Ward, not_read, read
-from worker.cli.main import app
 
-CONFIG = """
-[database]
-url = "sqlite:///{folder}/hilum.db"
+PACS = """
 [[destinations]]
 name = "pacs"
 kind = "paper"
@@ -26,20 +23,12 @@ when = "analysed"
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[Ward]:
     """Study 1 is raised and its flag delivered; 2 was read, 3 was not analysed, and both wait to be told of."""
-    ward = Ward(tmp_path)
-    (tmp_path / "hilum.toml").write_text(CONFIG.format(folder=tmp_path))
-    ward.study(1, read(PNEUMOTHORAX))
-    ward.deliver()
-    ward.study(2, read())
-    ward.study(3, not_read(NotAnalysed.NOT_CHEST))
-    yield ward
-    ward.close()
-
-
-def call(ward: Ward, *words: str, code: int = 0) -> str:
-    run = CliRunner().invoke(app, [*words, "--config", str(ward.folder / "hilum.toml")])
-    assert run.exit_code == code, run.output
-    return run.output
+    with configured(tmp_path, PACS) as ward:
+        ward.study(1, read(PNEUMOTHORAX))
+        ward.deliver()
+        ward.study(2, read())
+        ward.study(3, not_read(NotAnalysed.NOT_CHEST))
+        yield ward
 
 
 def test_what_is_there_is_done(ward: Ward) -> None:
